@@ -1,0 +1,24 @@
+-- The projection of the journal. Append-only: no updates, no upserts, no secondary indexes.
+CREATE TABLE event (seq BIGINT, segment VARCHAR, pos BIGINT, ts VARCHAR, actor VARCHAR, kind VARCHAR, subject VARCHAR,
+                    body JSON, prev VARCHAR, hash VARCHAR);
+CREATE TABLE seg_offset (segment VARCHAR, upto BIGINT, hash VARCHAR, seq BIGINT);
+CREATE TABLE asset (id VARCHAR, kind VARCHAR, name VARCHAR, number INTEGER, owner VARCHAR, created VARCHAR, body JSON,
+                    seq BIGINT);
+CREATE TABLE edge (child VARCHAR, relation VARCHAR, parent VARCHAR, seq BIGINT);
+CREATE TABLE alias_history (alias VARCHAR, certificate VARCHAR, candidate VARCHAR, version VARCHAR, actor VARCHAR,
+                            ts VARCHAR, reason VARCHAR, release VARCHAR, seq BIGINT);
+CREATE TABLE approval (candidate VARCHAR, decision VARCHAR, principal VARCHAR, keyid VARCHAR, ts VARCHAR, reason VARCHAR,
+                       envelope JSON, seq BIGINT);
+CREATE TABLE gate_kpi (decision VARCHAR, kpi VARCHAR, rule VARCHAR, verdict VARCHAR, estimate DOUBLE, lower DOUBLE,
+                       upper DOUBLE, n BIGINT, clusters BIGINT, detail JSON, seq BIGINT);
+CREATE TABLE sample_result (eval_run VARCHAR, sample_id VARCHAR, kpi VARCHAR, epoch INTEGER, value DOUBLE, weight DOUBLE,
+                            cluster VARCHAR, error VARCHAR, detail VARCHAR);
+CREATE TABLE gateway_decision (ts VARCHAR, endpoint VARCHAR, request_id VARCHAR, principal VARCHAR, groups VARCHAR,
+                               model VARCHAR, candidate VARCHAR, certificate VARCHAR, bundle VARCHAR, action VARCHAR,
+                               rules JSON, status INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,
+                               input_chars INTEGER, output_chars INTEGER, latency_ms DOUBLE, finish_reason VARCHAR,
+                               input_hash VARCHAR, output_hash VARCHAR, determinism VARCHAR, seq BIGINT);
+CREATE VIEW alias_current AS
+  SELECT alias, arg_max(certificate, seq) AS certificate, arg_max(candidate, seq) AS candidate,
+         arg_max(version, seq) AS version, max(seq) AS seq
+  FROM alias_history GROUP BY alias;

@@ -1,0 +1,92 @@
+"""Where things are: flag > `HALLMARK_*` > `hallmark.toml` > default. Settings never change what a spec says."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry.errors import NotFound, SpecError, UnknownName
+
+FILE = "hallmark.toml"
+
+DEFAULTS: dict[str, str] = {
+    "engine": "auto",
+    "host": "127.0.0.1",
+    "port": "8000",
+    "lock_wait_s": "20",
+    "approvals": "1",
+    "certificate_days": "90",
+    "principal": "",
+}
+"""Every setting with its default. `principal` empty means: the workspace key whose role fits the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one workspace with where each value came from (`flag`, `environment`, `hallmark.toml`, `default`)."""
+
+    root: Path
+    workspace_id: str
+    values: Mapping[str, str]
+    sources: Mapping[str, str]
+    principals: Mapping[str, str] = field(default_factory=dict)
+    """Role name to the principal that acts in that role, from `[principals]` of hallmark.toml."""
+
+    def __getitem__(self, name: str) -> str:
+        """Return a setting's value; raises UnknownName."""
+        try:
+            return self.values[name]
+        except KeyError:
+            raise UnknownName("setting", name, DEFAULTS) from None
+
+    def number(self, name: str) -> float:
+        """Return a setting as a number. Raises SpecError naming where the value came from."""
+        try:
+            return float(self[name])
+        except ValueError:
+            raise SpecError(
+                f"expected a number, found `{self[name]}`", field=name, hint=f"it comes from {self.sources[name]}"
+            ) from None
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest folder at or above `start` that holds a `hallmark.toml`. Raises NotFound."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder
+    raise NotFound(
+        f"no workspace at or above `{start}`", hint="run `hallmark init DIR`, or name one with `--workspace DIR`"
+    )
+
+
+def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of the workspace at `root`. Raises NotFound, SpecError, UnknownName."""
+    path = root / FILE
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"`{root}` is not a workspace: it has no `{FILE}`", hint="run `hallmark init DIR`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"not valid TOML: {error}", file=str(path), hint="mend the line it names") from None
+    workspace_id = document.pop("workspace", None)
+    principals = document.pop("principals", {})
+    if not isinstance(workspace_id, str):
+        raise SpecError("required field is missing", file=str(path), field="workspace", hint="restore the file")
+    for name in document:
+        if name not in DEFAULTS:
+            raise SpecError(
+                f"unknown setting `{name}`", file=str(path), hint=UnknownName("setting", name, DEFAULTS).hint
+            )
+    values, sources = dict(DEFAULTS), dict.fromkeys(DEFAULTS, "default")
+    for name in DEFAULTS:
+        variable = f"HALLMARK_{name.upper()}"
+        for source, found in (
+            (FILE, document.get(name)), (variable, os.environ.get(variable)), ("flag", (flags or {}).get(name)),
+        ):  # fmt: skip
+            if found is not None:
+                values[name], sources[name] = str(found), source
+    return Settings(root, workspace_id, values, sources, {str(k): str(v) for k, v in principals.items()})

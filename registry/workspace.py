@@ -1,0 +1,249 @@
+"""One workspace: a folder with settings, keys, journal, projection and artifacts, and the verbs that touch them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from registry import settings as settings_file
+from registry.artifacts import Artifacts, replace_file
+from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
+from registry.identity import Keys, Principal, keyid_of, open_envelope, public_hex, sign_envelope
+from registry.journal import Journal
+from registry.records import Asset, Event, Record, Release, canonical, plain
+from registry.settings import Settings
+from registry.store import Store
+
+R = TypeVar("R", bound=Record)
+PRINCIPAL_TYPE = "application/vnd.hallmark.principal+json"
+TOML = """\
+# Where this workspace keeps things. Settings say where; specs say what.
+workspace = "{workspace}"  # SHA-256 of the root operator's public key: what all trust here starts from
+
+[principals]  # who acts in each role unless `--as` says otherwise
+"""
+
+
+class Workspace:
+    """Open with `Workspace.open(root)`; every verb that changes state appends to the journal."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root, self.settings = root, settings
+        self.keys = Keys(root / "keys")
+        self.artifacts = Artifacts(root / "objects")
+        self.journal = Journal(root / "journal", settings.workspace_id)
+        self.store = Store(root / "store", self.journal, self.artifacts, settings.number("lock_wait_s"))
+
+    @classmethod
+    def create(cls, root: Path, passphrase: bytes | None = None) -> Workspace:
+        """Make a workspace with its root operator's key. Raises Refused when there is one already."""
+        if (root / settings_file.FILE).exists():
+            raise Refused(f"`{root}` is a workspace already", hint="name another folder")
+        for name in ("journal", "store", "releases", "work"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        Artifacts(root / "objects").create()
+        keys = Keys(root / "keys")
+        if "operator" in keys.names():  # a crash came between the key and the settings file
+            public = public_hex(keys.load("operator", passphrase).public_key())
+        else:
+            public = public_hex(keys.create("operator", passphrase))
+        replace_file(root / settings_file.FILE, TOML.format(workspace=keyid_of(public)).encode())
+        workspace = cls.open(root)
+        workspace.add_principal("operator", "operator", public, signer="operator", passphrase=passphrase)
+        return workspace
+
+    @classmethod
+    def open(cls, root: Path, flags: Mapping[str, str] | None = None) -> Workspace:
+        """Return the workspace at `root`. Raises NotFound or SpecError."""
+        root = root.resolve()
+        return cls(root, settings_file.read(root, flags))
+
+    def close(self) -> None:
+        """Let go of the journal segment."""
+        self.journal.close()
+
+    # ---- events and assets -------------------------------------------------------------------------------------
+
+    def record(self, kind: str, subject: str, body: dict[str, Any], *, actor: str) -> Event:
+        """Append one event; return it once it is durable."""
+        return self.journal.append([(kind, subject, body, actor)])[0]
+
+    def register(self, record: Record, *, actor: str, name: str = "", parents: Sequence[tuple[str, str]] = ()) -> Asset:
+        """Make a record an asset; the same content is registered once and keeps its first owner and name."""
+        with self.store.lock():
+            found = self.store.query("SELECT * FROM asset WHERE id = ?", [record.id])
+            if found:
+                return self._asset(found[0])
+            count = self.store.query(
+                "SELECT count(*) AS n FROM asset WHERE kind = ? AND name = ?", [record.KIND, name]
+            )[0]["n"]
+            body = {"kind": record.KIND, "name": name, "number": count + 1, "body": plain(record),
+                    "parents": [list(pair) for pair in parents]}  # fmt: skip
+            self.record("asset.registered", record.id, body, actor=actor)
+            return self._asset(self.store.query("SELECT * FROM asset WHERE id = ?", [record.id])[0])
+
+    def assets(self, kind: str) -> list[Asset]:
+        """Return all assets of a kind, oldest first."""
+        rows = self.store.query("SELECT * FROM asset WHERE kind = ? ORDER BY seq", [kind])
+        return [self._asset(row) for row in rows]
+
+    def resolve(self, ref: str, kind: str) -> Asset:
+        """Return the asset a reference means: id or unique prefix, `name` (newest), `name:3`, or `name@alias`.
+
+        Raises:
+            UnknownName: no such name; the hint offers near ones.
+            NotFound: no such id, number or alias, or a prefix that fits several.
+        """
+        if "@" in ref:
+            name, _, alias = ref.partition("@")
+            release = self.release(alias)
+            ident = {"version": release.version, "candidate": release.candidate}.get(kind, release.certificate)
+            asset = self.resolve(ident, kind)
+            if name and asset.name != name:
+                raise NotFound(f"alias `{alias}` points at `{asset.name}`, not `{name}`", hint=f"say `@{alias}`")
+            return asset
+        name, _, number = ref.partition(":")
+        if number.isdigit() and not ref.startswith("sha256:"):
+            rows = self.store.query(
+                "SELECT * FROM asset WHERE kind = ? AND name = ? AND number = ?", [kind, name, int(number)]
+            )
+        else:
+            rows = self.store.query("SELECT * FROM asset WHERE kind = ? AND name = ? ORDER BY seq DESC LIMIT 1",
+                                    [kind, ref])  # fmt: skip
+            rows = rows or self._by_prefix(ref, kind)
+        if not rows:
+            known = self.store.query("SELECT DISTINCT name FROM asset WHERE kind = ? AND name <> ''", [kind])
+            raise UnknownName(kind, ref, [row["name"] for row in known])
+        return self._asset(rows[0])
+
+    def get(self, ref: str, record_type: type[R]) -> R:
+        """Return the record itself. Raises as `resolve` does, and Tampered when its content does not hash to its id."""
+        asset = self.resolve(ref, record_type.KIND)
+        known = {item.name for item in fields(record_type)}
+        record = record_type(**{key: value for key, value in asset.body.items() if key in known})
+        if record.id != asset.id:
+            raise Tampered(
+                f"{record_type.KIND} `{asset.id}` does not hash to its id", hint="run `hallmark store rebuild`"
+            )
+        return record
+
+    def _by_prefix(self, ref: str, kind: str) -> list[dict[str, Any]]:
+        digits = ref.removeprefix("sha256:")
+        if len(digits) < 4 or any(char not in "0123456789abcdef" for char in digits):
+            return []
+        rows = self.store.query("SELECT * FROM asset WHERE kind = ? AND starts_with(id, ?)", [kind, f"sha256:{digits}"])
+        if len(rows) > 1:
+            raise NotFound(f"`{ref}` fits {len(rows)} {kind}s", hint="give more digits")
+        return rows
+
+    def _asset(self, row: dict[str, Any]) -> Asset:
+        edges = self.store.query("SELECT relation, parent FROM edge WHERE child = ? ORDER BY seq", [row["id"]])
+        return Asset(
+            row["id"], row["kind"], row["name"], row["number"], row["owner"], row["created"],
+            orjson.loads(row["body"]), tuple((edge["relation"], edge["parent"]) for edge in edges),
+        )  # fmt: skip
+
+    # ---- principals and callers --------------------------------------------------------------------------------
+
+    def add_principal(
+        self, name: str, role: str, public: str, *, signer: str, passphrase: bytes | None = None
+    ) -> Principal:
+        """Register a key holder in a role, vouched for by an operator's signature."""
+        if any(known.name == name for known in self.principals().values()):
+            raise Refused(f"a principal named `{name}` exists", hint="choose another name")
+        claim = {"name": name, "role": role, "public": public, "workspace": self.settings.workspace_id}
+        envelope = sign_envelope(PRINCIPAL_TYPE, canonical(claim), self.keys.load(signer, passphrase))
+        principal = Principal(name, role, keyid_of(public), public)
+        body = {"role": role, "keyid": principal.keyid, "public": public, "envelope": envelope}
+        self.record("principal.created", name, body, actor=signer)
+        return principal
+
+    def principals(self) -> dict[str, Principal]:
+        """Return principals by key id, each vouched for by a chain of operators' signatures from the root key.
+
+        Raises Refused when an entry of the journal claims a principal that no operator vouched for.
+        """
+        rows = self.store.query(
+            "SELECT kind, subject, body FROM event WHERE kind IN ('principal.created', 'principal.revoked') ORDER BY seq"
+        )
+        found: dict[str, Principal] = {}
+        for row in rows:
+            body = orjson.loads(row["body"])
+            if row["kind"] == "principal.revoked":
+                old = found[body["keyid"]]
+                found[body["keyid"]] = Principal(old.name, old.role, old.keyid, old.public, revoked=True)
+                continue
+            signers = {p.keyid: p.public for p in found.values() if p.role == "operator" and not p.revoked}
+            if body["keyid"] == self.settings.workspace_id == keyid_of(body["public"]):
+                signers[body["keyid"]] = body["public"]
+            payload, _ = open_envelope(body["envelope"], PRINCIPAL_TYPE, signers)
+            claim = orjson.loads(payload)
+            if claim != {"name": row["subject"], "role": body["role"], "public": body["public"],
+                         "workspace": self.settings.workspace_id}:  # fmt: skip
+                raise Refused(
+                    f"principal `{row['subject']}` differs from what its operator signed", hint="see `log verify`"
+                )
+            found[body["keyid"]] = Principal(row["subject"], body["role"], body["keyid"], body["public"])
+        return found
+
+    def principal(self, name: str) -> Principal:
+        """Return a principal by name. Raises UnknownName, or Refused when its key was revoked."""
+        by_name = {p.name: p for p in self.principals().values()}
+        if name not in by_name:
+            raise UnknownName("principal", name, by_name, hint=f"run `hallmark key create {name} --role ROLE`")
+        if by_name[name].revoked:
+            raise Refused(f"the key of `{name}` was revoked", hint="act as another principal with `--as`")
+        return by_name[name]
+
+    def callers(self) -> list[dict[str, Any]]:
+        """Return the endpoint's callers: name, groups, attributes, key_id and key_hash; revoked ones are left out."""
+        rows = self.store.query(
+            "SELECT kind, subject, body FROM event WHERE kind IN ('caller.created', 'caller.revoked') ORDER BY seq"
+        )
+        found: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            if row["kind"] == "caller.revoked":
+                found.pop(row["subject"], None)
+            else:
+                found[row["subject"]] = {"name": row["subject"], **orjson.loads(row["body"])}
+        return list(found.values())
+
+    # ---- aliases and scratch -----------------------------------------------------------------------------------
+
+    def release(self, alias: str) -> Release:
+        """Return what an alias points at, from its pointer file. Raises NotFound, SpecError (name), Tampered."""
+        path = self._pointer(alias)
+        try:
+            value = orjson.loads(path.read_bytes())
+            return Release(**value)
+        except FileNotFoundError:
+            known = sorted(found.stem for found in (self.root / "releases").glob("*.json"))
+            raise UnknownName("alias", alias, known, hint=None if known else "nothing was promoted yet") from None
+        except (orjson.JSONDecodeError, TypeError):
+            raise Tampered(f"pointer file `{path}` is damaged", hint=f"run `hallmark rollback {alias}`") from None
+
+    def point(self, release: Release) -> None:
+        """Replace the pointer file of an alias, atomically."""
+        replace_file(self._pointer(release.alias), orjson.dumps(plain(release), option=orjson.OPT_INDENT_2))
+
+    def _pointer(self, alias: str) -> Path:
+        if not alias or not all(char.isalnum() or char in "-_" for char in alias):
+            raise SpecError(f"`{alias}` is not an alias", hint="use letters, digits, `-` and `_`")
+        return self.root / "releases" / f"{alias}.json"
+
+    def work(self, *parts: str) -> Path:
+        """Return (and make) a scratch folder that survives the process, `work/<parts>`; `:` becomes `-`."""
+        path = self.root.joinpath("work", *(part.replace(":", "-").replace("/", "_") for part in parts))
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def file_digest(path: Path) -> str:
+    """Return `sha256:<hex>` of a file."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
