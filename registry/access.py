@@ -47,7 +47,7 @@ class CedarPolicies:
         }
 
     def validate(self) -> list[str]:
-        """Return schema errors, one line each; empty means valid. Without a schema there is nothing to check against."""
+        """Return schema errors, one line each; empty means valid, or that there is no schema."""
         if self.schema is None:
             return []
         try:

@@ -90,7 +90,7 @@ class Store:
         """Return a pyarrow Table, after ingesting the journal's tail."""
         self.sync()
         with self._connect(self.snapshot, read_only=True) as connection:
-            return connection.execute(sql, list(params)).to_arrow_table()
+            return connection.sql(sql, params=list(params)).to_arrow_table()
 
     @property
     def _marker(self) -> Path:
@@ -163,8 +163,10 @@ class Store:
         if not self.database.exists():
             self._create()
         with self._connect(self.database, read_only=False) as connection:
-            done = {row[0]: (row[1], row[2]) for row in connection.execute(
-                "SELECT segment, max(upto), arg_max(hash, upto) FROM seg_offset GROUP BY segment").fetchall()}  # fmt: skip
+            rows = connection.execute(
+                "SELECT segment, max(upto), arg_max(hash, upto) FROM seg_offset GROUP BY segment"
+            ).fetchall()
+            done = {row[0]: (row[1], row[2]) for row in rows}
             for segment, start, stop in self._batches(done):
                 batch_end = self._move(connection, segment, start, stop, done.get(segment, (0, None))[1])
                 done[segment] = batch_end
@@ -228,8 +230,8 @@ class Store:
         for samples in sample_tables(numbered, self.artifacts):
             connection.register("incoming", samples)
             connection.execute(
-                "INSERT INTO sample_result SELECT eval_run, sample_id, kpi, epoch, value, weight, cluster, error, detail"
-                " FROM incoming"
+                "INSERT INTO sample_result"
+                " SELECT eval_run, sample_id, kpi, epoch, value, weight, cluster, error, detail FROM incoming"
             )
             connection.unregister("incoming")
 

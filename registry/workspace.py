@@ -169,7 +169,8 @@ class Workspace:
         Raises Refused when an entry of the journal claims a principal that no operator vouched for.
         """
         rows = self.store.query(
-            "SELECT kind, subject, body FROM event WHERE kind IN ('principal.created', 'principal.revoked') ORDER BY seq"
+            "SELECT kind, subject, body FROM event"
+            " WHERE kind IN ('principal.created', 'principal.revoked') ORDER BY seq"
         )
         found: dict[str, Principal] = {}
         for row in rows:
