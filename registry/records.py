@@ -179,6 +179,16 @@ class Suite(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyBundle(Record):
+    """An inference policy: `manifest` addresses its folder, `version` is the author's own number."""
+
+    KIND: ClassVar[str] = "bundle"
+    name: str
+    version: int
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvalRun(Record):
     """Results of one candidate on one suite. `results` is the digest of the Parquet blob of sample rows.
 

@@ -218,7 +218,7 @@ class Workspace:
 
     def release(self, alias: str) -> Release:
         """Return what an alias points at, from its pointer file. Raises NotFound, SpecError (name), Tampered."""
-        path = self._pointer(alias)
+        path = self.pointer(alias)
         try:
             value = orjson.loads(path.read_bytes())
             return Release(**value)
@@ -230,9 +230,10 @@ class Workspace:
 
     def point(self, release: Release) -> None:
         """Replace the pointer file of an alias, atomically."""
-        replace_file(self._pointer(release.alias), orjson.dumps(plain(release), option=orjson.OPT_INDENT_2))
+        replace_file(self.pointer(release.alias), orjson.dumps(plain(release), option=orjson.OPT_INDENT_2))
 
-    def _pointer(self, alias: str) -> Path:
+    def pointer(self, alias: str) -> Path:
+        """Return where the pointer file of an alias lies. Raises SpecError for a name that is none."""
         if not alias or not all(char.isalnum() or char in "-_" for char in alias):
             raise SpecError(f"`{alias}` is not an alias", hint="use letters, digits, `-` and `_`")
         return self.root / "releases" / f"{alias}.json"

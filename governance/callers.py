@@ -1,0 +1,40 @@
+"""Callers of the endpoint and revocation of keys: an API key is shown once, only its keyed hash is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from registry.errors import Refused, UnknownName
+from registry.workspace import Workspace
+
+
+def create(ws: Workspace, name: str, groups: Sequence[str], *, actor: str) -> str:
+    """Register a caller; return its API key. Raises Refused when the name is taken."""
+    from policies.callers import create_key
+
+    if any(caller["name"] == name for caller in ws.callers()):
+        raise Refused(f"a caller named `{name}` exists", hint="revoke it first, or choose another name")
+    token, key_id, key_hash = create_key()
+    body = {"groups": sorted(groups), "attributes": {}, "key_id": key_id, "key_hash": key_hash}
+    ws.record("caller.created", name, body, actor=actor)
+    return token
+
+
+def revoke(ws: Workspace, name: str, *, reason: str, actor: str) -> str:
+    """Revoke a caller or a principal; return which it was (`caller`, `principal`).
+
+    Raises:
+        UnknownName: there is neither.
+        Refused: it is the root operator, whose key all trust here starts from.
+    """
+    callers = {caller["name"] for caller in ws.callers()}
+    if name in callers:
+        ws.record("caller.revoked", name, {"reason": reason}, actor=actor)
+        return "caller"
+    principals = {p.name: p for p in ws.principals().values() if not p.revoked}
+    if name not in principals:
+        raise UnknownName("key", name, callers | set(principals))
+    if principals[name].keyid == ws.settings.workspace_id:
+        raise Refused("the root operator's key cannot be revoked", hint="start a new workspace from a new root key")
+    ws.record("principal.revoked", name, {"reason": reason, "keyid": principals[name].keyid}, actor=actor)
+    return "principal"

