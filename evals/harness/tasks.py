@@ -1,0 +1,164 @@
+"""Built-in tasks as planned samples: documents in, questions out; the same documents always give the same questions.
+
+Nothing here knows a tokenizer, so two models with different tokenizers get the same samples.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evals.samples import Sample, make_sample
+from registry.errors import SpecError
+
+PIECE_BYTES = 1024
+"""A document is scored in pieces of about this size: a small model's whole context, and many samples a file."""
+MIN_PIECE_BYTES = 64
+CONTEXT_LINES = 8
+MIN_CONTEXT_LINES = 3
+MIN_LINE = 12
+"""Characters of a line worth guessing, without its indent."""
+DISTRACTORS = 3
+NEIGHBOURS = 64
+"""Distractors come from this many lines of nearest length, so that length alone cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One row of a KPI's data: its text and its other fields."""
+
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def cluster(self, name: str) -> str:
+        """Return the value of the cluster field; SpecError where it is not there. Empty without a cluster field."""
+        if not name:
+            return ""
+        if name not in self.fields:
+            known = ", ".join(f"`{key}`" for key in sorted(self.fields))
+            raise SpecError(f"a row has no field `{name}`", field="cluster", hint=f"fields: {known or 'none'}")
+        return str(self.fields[name])
+
+
+def plan_bits_per_byte(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+    """Yield pieces of documents, cut between lines, to be scored for their bits and weighed by their UTF-8 bytes."""
+    for document in documents:
+        for piece in pieces(document.text):
+            yield make_sample(piece, cluster=document.cluster(cluster))
+
+
+def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+    """Yield one question a document: which of four real lines follows? The answer's place is drawn by its content.
+
+    The three wrong lines come from other documents of the same data, with the same indent and nearly the same length.
+    """
+    pool = _line_pool(documents)
+    for number, document in enumerate(documents):
+        lines = document.text.split("\n")
+        spots = [spot for spot in range(MIN_CONTEXT_LINES, len(lines)) if _worth_guessing(lines[spot])]
+        if not spots:
+            continue
+        spot = min(spots, key=lambda spot: _hash("spot", lines[spot], str(spot)))
+        context = "\n".join(lines[max(0, spot - CONTEXT_LINES) : spot]).rstrip()
+        wrong = _distractors(pool, lines[spot], number)
+        if not context or len(wrong) < DISTRACTORS:
+            continue
+        choices = sorted(("\n" + line for line in (lines[spot], *wrong)), key=lambda line: _hash(context, line))
+        yield make_sample(
+            context, cluster=document.cluster(cluster), target=str(choices.index("\n" + lines[spot])), choices=choices
+        )
+
+
+def plan_exact_match(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+    """Yield one question a row: `input` (or `text`) is asked, the answer must equal `target`."""
+    for document in documents:
+        if not isinstance(document.fields.get("target"), str):
+            raise SpecError("a row has no `target` text", field="data", hint="each line needs `input` and `target`")
+        yield make_sample(document.text, cluster=document.cluster(cluster), target=document.fields["target"])
+
+
+PLANS: dict[str, Callable[[Sequence[Document], str], Iterator[Sample]]] = {
+    "bits_per_byte": plan_bits_per_byte,
+    "next_line": plan_next_line,
+    "exact_match": plan_exact_match,
+}
+
+
+def choose(samples: Iterable[Sample], count: int) -> list[Sample]:
+    """Return up to `count` different samples, spread over as many clusters as possible, in an order set by content.
+
+    Clusters are taken in turn, one sample each, so that the first n samples of a plan have the most clusters n can have.
+    """
+    clusters: dict[str, dict[str, Sample]] = defaultdict(dict)
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id not in seen:
+            seen.add(sample.id)
+            clusters[sample.cluster][sample.id] = sample
+    order = sorted(clusters, key=lambda name: _hash("cluster", name))
+    queues = [sorted(clusters[name].values(), key=lambda sample: sample.id) for name in order]
+    chosen: list[Sample] = []
+    for depth in range(max((len(queue) for queue in queues), default=0)):
+        for queue in queues:
+            if depth < len(queue) and len(chosen) < count:
+                chosen.append(queue[depth])
+    return chosen
+
+
+def pieces(text: str) -> list[str]:
+    """Cut a text between lines into pieces of about `PIECE_BYTES`; a longer line is cut inside; short rests are left."""
+    found: list[str] = []
+    current: list[str] = []
+    size = 0
+    for line in _short_lines(text):
+        length = len(line.encode())
+        if current and size + length > PIECE_BYTES:
+            found.append("".join(current))
+            current, size = [], 0
+        current.append(line)
+        size += length
+    found.append("".join(current))
+    return [piece for piece in found if len(piece.strip().encode()) >= MIN_PIECE_BYTES]
+
+
+def _short_lines(text: str) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        for start in range(0, len(line), PIECE_BYTES // 4):  # a character has at most four bytes
+            yield line[start : start + PIECE_BYTES // 4]
+
+
+Pool = dict[str, list[tuple[int, int, str]]]
+"""Lines by indent, each list ordered by (length, document number, line)."""
+
+
+def _line_pool(documents: Sequence[Document]) -> Pool:
+    pool: dict[str, set[tuple[int, int, str]]] = defaultdict(set)
+    for number, document in enumerate(documents):
+        for line in document.text.split("\n")[1:]:
+            if _worth_guessing(line):
+                pool[_indent(line)].add((len(line), number, line))
+    return {indent: sorted(lines) for indent, lines in pool.items()}
+
+
+def _distractors(pool: Pool, line: str, number: int) -> list[str]:
+    lines = pool.get(_indent(line), [])
+    middle = bisect.bisect_left(lines, (len(line), number, line))
+    near = lines[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
+    others = {other for _, owner, other in near if owner != number and other.strip() != line.strip()}
+    return sorted(others, key=lambda other: _hash(line, other))[:DISTRACTORS]
+
+
+def _worth_guessing(line: str) -> bool:
+    return len(line.strip()) >= MIN_LINE
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()

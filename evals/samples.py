@@ -1,0 +1,139 @@
+"""Sample rows: one measured value per sample, KPI and epoch, and the Parquet blob that an EvalRun cites."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from registry.errors import EngineFailure
+from registry.records import canonical
+
+PREVIEW = 160
+"""How many characters of an input or output a row's detail shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured value.
+
+    For ratio metrics (bits per byte) `value` is the numerator and `weight` the denominator; else `weight` is 1.
+    `error` is empty for a good row; a row with an error has the value NaN and is kept, never dropped.
+    """
+
+    sample_id: str
+    kpi: str
+    epoch: int
+    value: float
+    weight: float
+    cluster: str
+    error: str = ""
+    detail: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One planned question: what the model sees, what is right, and the cluster it belongs to."""
+
+    id: str
+    cluster: str
+    input: str
+    target: str = ""
+    choices: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {**asdict(self), "choices": list(self.choices)}
+
+
+def sample_id(text: Any, target: Any = "", choices: Sequence[str] = ()) -> str:
+    """Return 32 hex digits: BLAKE2b-16 of the canonical JSON of input, target and choices.
+
+    The same question has the same id whatever file, order or prompt template it comes in, so two candidates are
+    compared by a join on this id.
+    """
+    return hashlib.blake2b(canonical([text, target, list(choices)]), digest_size=16).hexdigest()
+
+
+def make_sample(text: str, *, cluster: str = "", target: str = "", choices: Sequence[str] = ()) -> Sample:
+    """Return a sample with its id; a sample without a cluster is a cluster of its own."""
+    name = sample_id(text, target, choices)
+    return Sample(name, cluster or name, text, target, tuple(choices))
+
+
+def preview(text: str) -> str:
+    """Return the beginning of a text, for a row's detail."""
+    return text if len(text) <= PREVIEW else text[: PREVIEW - 1] + "…"
+
+
+def detail(**fields: Any) -> str:
+    """Return a row's detail: JSON of short previews; lone surrogates are replaced so that it is valid UTF-8."""
+    shown = {name: preview(value) if isinstance(value, str) else value for name, value in fields.items()}
+    return json.dumps(shown, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+
+
+def schema() -> Any:
+    """Return the Arrow schema of the results blob."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            ("sample_id", text), ("kpi", text), ("epoch", pa.int32()), ("value", pa.float64()),
+            ("weight", pa.float64()), ("cluster", text), ("error", text), ("detail", text),
+        ]
+    )  # fmt: skip
+
+
+def encode(rows: Iterable[Row]) -> bytes:
+    """Return rows as Parquet, ordered by KPI, sample and epoch so that equal rows give equal order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(rows, key=lambda row: (row.kpi, row.sample_id, row.epoch))
+    table = pa.Table.from_pylist([asdict(row) for row in ordered], schema=schema())
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode(data: bytes) -> list[Row]:
+    """Return the rows of a Parquet blob. Raises EngineFailure when a column is missing or the bytes are no Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(data), schema=schema())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
+        raise EngineFailure(f"not a results blob: {error}", hint="measure again with `hallmark eval run`") from None
+    return [Row(**row) for row in table.to_pylist()]
+
+
+def check_complete(rows: Sequence[Row], kpi: str, planned: Iterable[str], epochs: int) -> None:
+    """Raise EngineFailure unless the rows are exactly the planned samples, each once an epoch.
+
+    A harness that answers fewer, other or double samples did not do its work; its result is refused as a whole.
+    """
+    expected = {(name, epoch) for name in planned for epoch in range(epochs)}
+    found = [(row.sample_id, row.epoch) for row in rows]
+    missing, extra = expected - set(found), set(found) - expected
+    if missing or extra or len(found) != len(expected):
+        raise EngineFailure(
+            f"`{kpi}`: {len(expected)} results were planned, {len(found)} came"
+            f" ({len(missing)} missing, {len(extra)} not planned)",
+            hint="a partial result is never stored; run the evaluation again",
+        )
+    wrong = next((row for row in rows if row.kpi != kpi or (not row.error and not _measured(row))), None)
+    if wrong is not None:
+        raise EngineFailure(
+            f"`{kpi}`: sample `{wrong.sample_id}` has no number and no error",
+            hint="the harness must give each sample a finite value or say why it could not",
+        )
+
+
+def _measured(row: Row) -> bool:
+    return math.isfinite(row.value) and math.isfinite(row.weight) and row.weight > 0
