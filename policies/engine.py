@@ -1,0 +1,144 @@
+"""The enforcement core: texts in, what may be released out. Pure and importable: no network, no clock, no state shared.
+
+The gateway, replay, tests and training rewards decide with this same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policies import decode
+from policies.normalize import clean
+from policies.rules import FormatRule, GuardrailsRule, JsonSchemaRule
+from policies.scan import CompiledBundle, CompiledSide
+from policies.stream import MOST_HELD, NOTHING, OVERFLOW, Hit, HoldBack, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRule:
+    """A rule that the guard worker runs on the whole text. `validator` is `module:Class` or `/path/file.py:Class`."""
+
+    id: str
+    type: str
+    action: str
+    validator: str
+    kwargs: dict[str, Any]
+    deadline_s: float
+
+
+class Enforcer:
+    """Enforces one compiled bundle. Calls may be repeated and mixed; use one instance a thread."""
+
+    def __init__(self, compiled: CompiledBundle) -> None:
+        self.compiled = compiled
+        self.guard_rules: tuple[GuardRule, ...] = tuple(
+            guard_rule(rule, compiled.folder) for rule in compiled.output.guards
+        )
+
+    def check_input(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
+        """Return what of a whole input may go to the engine."""
+        return _check(self.compiled.input, text, exempt)
+
+    def check_output(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
+        """Return what of a whole output may go to the caller, apart from `guard_rules`, which the guard worker runs."""
+        piece = _check(self.compiled.output, text, exempt)
+        return self._whole(piece, exempt) if self.holds_whole_text(exempt) else piece
+
+    def stream(self, *, exempt: frozenset[str] = frozenset()) -> OutputStream:
+        """Return a new stream state: one for each text channel of each choice."""
+        return OutputStream(self, exempt)
+
+    def holds_whole_text(self, exempt: frozenset[str] = frozenset()) -> bool:
+        """Say whether a rule needs the whole output, so that a stream is released at its end only."""
+        side = self.compiled.output
+        return any(rule.id not in exempt for rule in (*side.whole, *side.guards))
+
+    def decode_fields(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields to set on the request to the engine; they replace the caller's own. May raise Refused."""
+        return decode.decode_fields(self.compiled.output.rules, request)
+
+    def _whole(self, piece: Piece, exempt: frozenset[str]) -> Piece:
+        """Apply the rules on the whole text to a finished output; a block leaves nothing of it."""
+        if piece.blocked is not None:
+            return Piece("", piece.hits, piece.blocked)
+        for rule in self.compiled.output.whole:
+            if rule.id not in exempt and not rule.accepts(piece.text):
+                return Piece("", (*piece.hits, _whole_hit(rule, piece)), rule.id)
+        return piece
+
+
+class OutputStream:
+    """One text channel of one choice, as it is streamed: `push` each delta, then `finish` once."""
+
+    __slots__ = ("_enforcer", "_exempt", "_hits", "_hold", "_parts", "_size", "_whole")
+
+    def __init__(self, enforcer: Enforcer, exempt: frozenset[str]) -> None:
+        self._enforcer, self._exempt = enforcer, exempt
+        self._hold = HoldBack(enforcer.compiled.output, exempt)
+        self._whole = enforcer.holds_whole_text(exempt)
+        self._parts: list[str] = []
+        self._hits: list[Hit] = []
+        self._size = 0
+
+    @property
+    def held(self) -> int:
+        """Code points taken in and not yet released."""
+        return self._hold.held + self._size
+
+    def push(self, delta: str) -> Piece:
+        """Return what may be sent now. With `blocked` set it is the last piece: stop the engine."""
+        piece = self._hold.push(delta)
+        return self._keep(piece) if self._whole else piece
+
+    def finish(self) -> Piece:
+        """Return the rest of the text, once the engine has ended it."""
+        piece = self._hold.finish()
+        if not self._whole:
+            return piece
+        self._parts.append(piece.text)
+        whole = Piece("".join(self._parts), (*self._hits, *piece.hits), piece.blocked)
+        self._forget()
+        return self._enforcer._whole(whole, self._exempt)  # noqa: SLF001
+
+    def _keep(self, piece: Piece) -> Piece:
+        """Keep a piece back until the end; a block is told at once, with nothing of the text."""
+        self._parts.append(piece.text)
+        self._hits += piece.hits
+        self._size += len(piece.text)
+        blocked = piece.blocked or (OVERFLOW if self._size > MOST_HELD else None)
+        if blocked is None:
+            return NOTHING
+        told = Piece("", tuple(self._hits), blocked)
+        self._hold = HoldBack(self._enforcer.compiled.output, self._exempt)
+        self._hold.close()
+        self._forget()
+        return told
+
+    def _forget(self) -> None:
+        self._parts, self._hits, self._size = [], [], 0
+
+
+def guard_rule(rule: GuardrailsRule, folder: Path) -> GuardRule:
+    """Return a guardrails rule with its validator file found in the bundle's folder."""
+    place, _, name = rule.validator.partition(":")
+    if place.endswith(".py"):
+        place = str((folder / place).resolve())
+    return GuardRule(rule.id, rule.type, rule.action, f"{place}:{name}", dict(rule.kwargs), rule.deadline_s)
+
+
+def _check(side: CompiledSide, text: str, exempt: frozenset[str]) -> Piece:
+    text = clean(text)
+    regions = side.regions(text)
+    if not regions and (side.limit is None or len(text) <= side.limit[1]):
+        return Piece(text, (), None)
+    return HoldBack(side, exempt).whole(text, regions)
+
+
+def _whole_hit(rule: JsonSchemaRule | FormatRule, piece: Piece) -> Hit:
+    return Hit(rule.id, rule.type, rule.action, 0, len(piece.text))
+
+
+__all__ = ["Enforcer", "GuardRule", "Hit", "OutputStream", "Piece"]

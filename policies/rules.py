@@ -1,0 +1,222 @@
+"""The rules of a bundle: what each kind looks for, on which side, and what happens then. Pure data, checked on load."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+
+from policies.checksums import CHECKS
+from policies.pattern import Branch, PatternError, literal, parse
+
+Side = Literal["input", "output", "both"]
+Id = Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Type = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Term = Annotated[str, pydantic.Field(min_length=1, max_length=256)]
+
+
+class Rule(pydantic.BaseModel):
+    """What all kinds share. `type` is what the placeholder says and the decision log counts."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    id: Id
+    side: Side
+    description: str = ""
+
+    def applies_to(self, side: str) -> bool:
+        """Say whether the rule is enforced on a side, `input` or `output`."""
+        return self.side in (side, "both")
+
+
+class SpanRule(Rule):
+    """A rule that finds spans of text, in a stream as well as in a whole text."""
+
+    type: Type
+    action: Literal["redact", "mask", "block"] = "redact"
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return the alternatives that make a match."""
+        raise NotImplementedError
+
+    @property
+    def folded(self) -> bool:
+        """Whether it reads the folded view."""
+        return False
+
+
+class RegexRule(SpanRule):
+    """A bounded pattern. `check` names a checksum that the matched text must pass as well."""
+
+    kind: Literal["regex"]
+    pattern: str
+    view: Literal["exact", "folded"] = "exact"
+    check: Literal["luhn", "iban", "entropy"] | None = None
+
+    @pydantic.field_validator("pattern")
+    @classmethod
+    def _in_language(cls, value: str) -> str:
+        parse(value)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _on_view(self) -> Self:
+        self.branches()
+        return self
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return the alternatives of the pattern."""
+        return parse(self.pattern, folded=self.folded)
+
+    @property
+    def folded(self) -> bool:
+        """Whether it reads the folded view."""
+        return self.view == "folded"
+
+    def passes(self, text: str) -> bool:
+        """Say whether a matched text passes the rule's check."""
+        return self.check is None or CHECKS[self.check](text)
+
+
+class TermsRule(SpanRule):
+    """Words and phrases, found whatever their case, width, accents and invisible characters."""
+
+    kind: Literal["terms"]
+    terms: Annotated[list[Term], pydantic.Field(min_length=1)]
+    view: Literal["exact", "folded"] = "folded"
+    whole_words: bool = True
+    decode: Literal["bad_words"] | None = None
+    """`bad_words` also forbids the engine to write the terms as they are spelled here."""
+
+    @pydantic.field_validator("terms")
+    @classmethod
+    def _not_empty(cls, value: list[str]) -> list[str]:
+        for term in value:
+            literal(term, folded=True, whole_words=True)
+        return value
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return one alternative a term."""
+        return tuple(literal(term, folded=self.folded, whole_words=self.whole_words) for term in self.terms)
+
+    @property
+    def folded(self) -> bool:
+        """Whether it reads the folded view."""
+        return self.view == "folded"
+
+
+class TopicRule(SpanRule):
+    """A subject told by its keywords: blocks once `at_least` different ones were seen. Keywords are found as terms are."""
+
+    kind: Literal["topic"]
+    type: Type = "topic"
+    action: Literal["block"] = "block"
+    keywords: Annotated[list[Term], pydantic.Field(min_length=1)]
+    at_least: Annotated[int, pydantic.Field(ge=1)] = 1
+
+    @pydantic.model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.at_least > len(set(self.keywords)):
+            raise PatternError(
+                f"`at_least` is {self.at_least}, with {len(set(self.keywords))} keywords it never blocks"
+            )
+        self.branches()
+        return self
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return one alternative a keyword."""
+        return tuple(literal(word, folded=True, whole_words=True) for word in dict.fromkeys(self.keywords))
+
+    @property
+    def folded(self) -> bool:
+        """Whether it reads the folded view: always."""
+        return True
+
+
+class MaxLengthRule(Rule):
+    """Blocks at the first character after `characters` code points."""
+
+    kind: Literal["max_length"]
+    type: Type = "max_length"
+    action: Literal["block"] = "block"
+    characters: Annotated[int, pydantic.Field(ge=1)]
+
+
+class JsonSchemaRule(Rule):
+    """The answer is JSON of this schema: enforced while decoding, then checked on the whole text before it is sent."""
+
+    kind: Literal["json_schema"]
+    side: Literal["output"] = "output"
+    type: Type = "json_schema"
+    action: Literal["block"] = "block"
+    schema_: Annotated[dict[str, Any], pydantic.Field(alias="schema")]
+
+    @pydantic.field_validator("schema_")
+    @classmethod
+    def _closed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+
+        for reference in _references(value):
+            if not reference.startswith("#"):
+                raise PatternError(f"`$ref` {reference!r} leaves the document: copy the definition into `$defs`")
+        try:
+            validator_for(value).check_schema(value)
+        except SchemaError as error:
+            raise PatternError(f"not a JSON schema: {error.message}") from None
+        return value
+
+    def accepts(self, text: str) -> bool:
+        """Say whether a whole text is JSON that fits the schema."""
+        from jsonschema.validators import validator_for
+
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return bool(validator_for(self.schema_)(self.schema_).is_valid(value))
+
+
+class FormatRule(Rule):
+    """The whole answer is one of `choices`: enforced while decoding, then checked on the whole text before it is sent."""
+
+    kind: Literal["choice"]
+    side: Literal["output"] = "output"
+    type: Type = "choice"
+    action: Literal["block"] = "block"
+    choices: Annotated[list[str], pydantic.Field(min_length=1)]
+
+    def accepts(self, text: str) -> bool:
+        """Say whether a whole text is one of the choices."""
+        return text in self.choices
+
+
+class GuardrailsRule(Rule):
+    """A guardrails-ai validator, run on the whole text by the guard worker; what goes wrong there blocks.
+
+    `validator` is `module:Class`, or `file.py:Class` for a file of the bundle. `action: redact` replaces the spans that the
+    validator names, or the whole text.
+    """
+
+    kind: Literal["guardrails"]
+    side: Literal["output"] = "output"
+    type: Type = "guard"
+    action: Literal["block", "redact"] = "block"
+    validator: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_][\w./-]*:[A-Za-z_]\w*$")]
+    kwargs: dict[str, Any] = {}
+    deadline_s: Annotated[float, pydantic.Field(gt=0, le=60)] = 2.0
+
+
+AnyRule = Annotated[
+    RegexRule | TermsRule | TopicRule | MaxLengthRule | JsonSchemaRule | FormatRule | GuardrailsRule,
+    pydantic.Field(discriminator="kind"),
+]
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [found for item in value.values() for found in _references(item)]
+    if isinstance(value, list):
+        return [found for item in value for found in _references(item)]
+    return []
