@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from registry.attestation import verify_certificate, verify_release
 from registry.errors import HallmarkError, NotFound, Refused, Tampered, UnknownName
-from registry.journal import ingested_offset, read_segment
+from registry.journal import ingested_offset, read_order, read_segment
 from registry.records import Candidate
 from registry.workspace import Workspace
 
@@ -69,15 +69,13 @@ def verify_log(ws: Workspace) -> Verification:
             end = 0
             for frame in read_segment(path):
                 count, end = count + 1, frame.end
-            if frame_lost := ingested_offset(path) - end:
-                if frame_lost > 0:
-                    problems.append(f"journal segment `{path.name}` lost its last {frame_lost} ingested bytes")
+            lost = ingested_offset(path) - end
+            if lost > 0:
+                problems.append(f"journal segment `{path.name}` lost its last {lost} ingested bytes")
         except Tampered as error:
             problems.append(error.message)
-    known = (
-        {row["segment"] for row in ws.store.query("SELECT DISTINCT segment FROM seg_offset")} if not problems else set()
-    )
-    problems += [f"journal segment `{name}.seg` is missing" for name in sorted(known - {p.stem for p in segments})]
+    ingested = {entry["segment"] for entry in read_order(ws.journal.root / "order.log")}
+    problems += [f"journal segment `{name}.seg` is missing" for name in sorted(ingested - {p.stem for p in segments})]
     return Verification("log", (f"{count} records in {len(segments)} segments, chain unbroken",), tuple(problems))
 
 
@@ -87,9 +85,10 @@ def _release(ws: Workspace, alias: str) -> Verification:
     except (Refused, Tampered, NotFound) as error:
         return Verification(f"alias {alias}", (), (error.message,))
     found = _bytes(ws, verified.candidate)
+    predicate = verified.statement["predicate"]
     lines = (
         f"certificate {verified.certificate.id[7:19]} signed, unrevoked, expires {verified.certificate.expires}",
-        f"verdict {verified.statement['predicate']['verdict']}, {len(verified.statement['predicate']['approvals'])} approval(s)",
+        f"verdict {predicate['verdict']}, {len(predicate['approvals'])} approval(s)",
         f"{len(verified.statement['subject'])} files hash to what the certificate binds",
     )
     return Verification(f"alias {alias}", lines, tuple(found))

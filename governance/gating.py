@@ -1,0 +1,163 @@
+"""The gate as a walk: suite, controls, evaluation under a permit, the pure decision, and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from governance import candidates, permits, roles
+from registry import specs
+from registry.errors import NotFound, NotYet
+from registry.protocols import GuardedEndpoint, Progress, silent
+from registry.records import Asset, GateDecision, plain
+from registry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from evals.decision import Decision
+    from evals.suite import SuiteSpec
+
+
+def run(
+    ws: Workspace,
+    candidate: Asset,
+    suite_path: Path,
+    *,
+    baseline: str | None = None,
+    actor: str | None = None,
+    passphrase: bytes | None = None,
+    progress: Progress = silent,
+) -> tuple[Asset, Decision]:
+    """Evaluate what is missing, controls included, and judge; return the recorded decision and its value.
+
+    Raises as `evaluate` and `decide` do.
+    """
+    evaluate(ws, candidate, suite_path, actor=actor, passphrase=passphrase, progress=progress)
+    from evals.controls import evaluate_controls
+
+    name = roles.acting(ws, "evaluate", actor)
+    evaluate_controls(ws, candidate.id, suite_path, actor=name, progress=progress)
+    spec = specs.load(suite_path, _suite_spec())
+    against = baseline_of(ws, spec, baseline)
+    if against is not None:
+        evaluate(ws, against, suite_path, actor=actor, passphrase=passphrase, progress=progress)
+    return decide(ws, candidate, suite_path, baseline=baseline, actor=actor)
+
+
+def evaluate(
+    ws: Workspace,
+    candidate: Asset,
+    suite_path: Path,
+    *,
+    actor: str | None = None,
+    passphrase: bytes | None = None,
+    progress: Progress = silent,
+) -> Asset:
+    """Return the evaluation run of a candidate, measuring it first where there is none.
+
+    KPIs of the guarded endpoint are measured through one that this call starts under a permit and stops again.
+
+    Raises:
+        Refused: the actor may not evaluate.
+        SpecError, NotFound, EngineFailure, Tampered: as the harnesses say.
+    """
+    from evals import evaluate as room
+
+    principal = roles.require(ws, "evaluate", candidate.id, actor)
+    suite = room.register_suite(ws, suite_path, principal.name)
+    known = room.find_run(ws, candidate.id, suite)
+    if known is not None:
+        return known
+    spec = specs.load(suite_path, _suite_spec())
+    guarded = any(kpi.endpoint == "guarded" for kpi in spec.kpis)
+    opened = _guarded(ws, candidate, suite.id, principal.name, passphrase, progress) if guarded else nullcontext(None)
+    with opened as endpoint:
+        return room.evaluate(ws, candidate.id, suite_path, actor=principal.name, endpoint=endpoint, progress=progress)
+
+
+def decide(
+    ws: Workspace, candidate: Asset, suite_path: Path, *, baseline: str | None = None, actor: str | None = None
+) -> tuple[Asset, Decision]:
+    """Judge stored results; return the recorded decision and its value.
+
+    Raises:
+        Refused: the actor may not decide.
+        NotYet: the candidate was not evaluated on this suite.
+    """
+    from evals import controls, gate, samples
+    from evals.evaluate import find_run, open_suite
+
+    principal = roles.require(ws, "decide", candidate.id, actor)
+    spec = specs.load(suite_path, _suite_spec())
+    suite, instruments = open_suite(ws, suite_path, principal.name)
+    measured = find_run(ws, candidate.id, suite)
+    if measured is None:
+        raise NotYet("this candidate was not evaluated on this suite", hint="run `hallmark gate run` instead")
+    against = baseline_of(ws, spec, baseline)
+    anchor = baseline_of(ws, spec, spec.baseline.anchor) if spec.baseline and spec.baseline.anchor else None
+    runs = {
+        "baseline": against and find_run(ws, against.id, suite),
+        "anchor": anchor and find_run(ws, anchor.id, suite),
+    }
+    control_runs = controls.find_controls(ws, instruments)
+    decision = gate.decide(
+        spec,
+        samples.read_results(ws, measured.id),
+        samples.read_results(ws, runs["baseline"].id) if runs["baseline"] else None,
+        anchor=samples.read_results(ws, runs["anchor"].id) if runs["anchor"] else None,
+        controls={kpi: samples.read_results(ws, run.id) for kpi, run in control_runs.items()},
+    )
+    cited = [measured, *[found for found in runs.values() if found], *control_runs.values()]
+    record = GateDecision(
+        candidate=candidate.id,
+        baseline=against.id if against else None,
+        suite=suite.id,
+        verdict=decision.verdict,
+        bootstrap=decision.bootstrap,
+        mode=spec.gate.mode,
+        alpha=spec.gate.alpha,
+        eval_runs=list(dict.fromkeys(found.id for found in cited)),
+        differs=candidates.difference(ws, candidate.id, against.id) if against else [],
+        report=plain(decision),
+    )
+    parents = [("candidate", candidate.id), ("suite", suite.id)]
+    parents += [("baseline", against.id)] if against else []
+    parents += [("evidence", ident) for ident in record.eval_runs]
+    return ws.register(record, actor=principal.name, name=candidate.name, parents=parents), decision
+
+
+def baseline_of(ws: Workspace, spec: SuiteSpec, named: str | None) -> Asset | None:
+    """Return the candidate to compare with: the one named, else what the suite's baseline alias points at, else None.
+
+    Raises NotFound when a baseline was named and is not there; a suite's alias that was never promoted is None.
+    """
+    ref = named or (spec.baseline.ref if spec.baseline else "")
+    if not ref:
+        return None
+    try:
+        return ws.resolve(ws.release(ref).candidate, "candidate")
+    except NotFound:
+        if not named:
+            return None
+    return candidates.existing_candidate(ws, ref)
+
+
+@contextmanager
+def _guarded(
+    ws: Workspace, candidate: Asset, suite: str, evaluator: str, passphrase: bytes | None, progress: Progress
+) -> Iterator[GuardedEndpoint]:
+    from policies.serve import Endpoint
+
+    permit = permits.issue(ws, candidate.id, suite, actor=evaluator, passphrase=passphrase)
+    endpoint = Endpoint.start(ws, permit=permit, progress=progress)
+    try:
+        yield endpoint
+    finally:
+        endpoint.close()
+
+
+def _suite_spec() -> Any:
+    from evals.suite import SuiteSpec
+
+    return SuiteSpec
