@@ -1,0 +1,261 @@
+"""An engine's answer on its way to the caller, streamed or whole: every text channel passes the output rules.
+
+Both ways release the same text. What the rules have not decided yet is not in any chunk; when a rule blocks, nothing
+after that point leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from policies import surfaces
+from policies.engine import Enforcer, OutputStream
+from policies.refusal import Refusal, blocked
+from policies.stream import Piece
+from policies.surfaces import Channel, ChatAnswer, Chunk, ChunkChoice, TextAnswer, TextChoice, ToolPiece, Turn
+from policies.upstream import UpstreamBroken
+
+FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter"})
+MAIN = frozenset({"content", "text"})
+NONE: frozenset[str] = frozenset()
+_IDENT = re.compile(r"[A-Za-z0-9_.:-]{0,128}")
+
+
+class Ledger:
+    """What was released, channel by channel, and which rules had a say."""
+
+    def __init__(self) -> None:
+        self.rules: list[str] = []
+        self.released: dict[Channel, list[str]] = {}
+        self.finishes: dict[int, str] = {}
+        self.usage: surfaces.Usage | None = None
+
+    def hit(self, rules: Iterable[str]) -> None:
+        """Note rules that changed or stopped a text, each once."""
+        for rule in rules:
+            if rule not in self.rules:
+                self.rules.append(rule)
+
+    def release(self, channel: Channel, text: str) -> None:
+        """Note a text that leaves."""
+        if text:
+            self.released.setdefault(channel, []).append(text)
+
+    @property
+    def chars(self) -> int:
+        """Code points released over all channels."""
+        return sum(len(text) for texts in self.released.values() for text in texts)
+
+    def digest(self, key: bytes) -> str:
+        """Return the keyed hash of all that was released; equal for streamed and whole answers of equal text."""
+        state = hashlib.blake2b(key=key, digest_size=16)
+        for (index, name), texts in sorted(self.released.items()):
+            text = "".join(texts).encode("utf-8", "surrogatepass")
+            state.update(f"{index} {name} {len(text)}\n".encode() + text)
+        return f"blake2b:{state.hexdigest()}"
+
+    @property
+    def finish(self) -> str:
+        """The finish reason of the first choice, `` before it has one."""
+        return self.finishes.get(min(self.finishes), "") if self.finishes else ""
+
+
+class StreamedAnswer:
+    """Turns the engine's events into the caller's: feed it payloads, send what it returns."""
+
+    def __init__(self, enforcer: Enforcer, surface: str, answer_id: str, model: str, tools: frozenset[str]) -> None:
+        self.ledger = Ledger()
+        self.refusal: Refusal | None = None
+        self.done = False
+        self._enforcer, self._surface, self._id, self._model, self._tools = enforcer, surface, answer_id, model, tools
+        self._streams: dict[Channel, OutputStream] = {}
+        self._elsewhere = elsewhere(enforcer)
+        self._choices: set[int] = set()
+        self._spoken: set[int] = set()
+        self._created = 0
+
+    def feed(self, payloads: Sequence[bytes]) -> bytes:
+        """Return the events to send for these payloads.
+
+        Raises:
+            UpstreamBroken: the engine sent something that is no chunk, or an error event.
+        """
+        out: list[bytes] = []
+        for payload in payloads:
+            if payload == b"[DONE]":
+                if not self._choices or self._choices - self.ledger.finishes.keys():
+                    raise UpstreamBroken("the engine ended a stream in the middle of a choice")
+                self.done = True
+                break
+            out.extend(self._events(payload))
+            if self.refusal is not None:
+                break
+        return b"".join(out)
+
+    def usage_event(self) -> bytes:
+        """Return the last chunk of a stream with token counts."""
+        usage = self.ledger.usage or surfaces.Usage()
+        return surfaces.event(self._frame([], usage))
+
+    def blocked_events(self, refusal: Refusal, request_id: str) -> bytes:
+        """Return what ends a blocked stream: `content_filter` for every open choice, the error, the end mark."""
+        cut = sorted(self._choices - self.ledger.finishes.keys()) or [0]
+        self.ledger.finishes.update(dict.fromkeys(cut, "content_filter"))
+        ended = self._frame([self._ending(index) for index in cut])
+        return surfaces.event(ended) + error_event(refusal, request_id)
+
+    def _ending(self, index: int) -> ChunkChoice | TextChoice:
+        if self._surface == "chat":
+            return ChunkChoice(Turn(), index, "content_filter")
+        return TextChoice("", index, "content_filter")
+
+    def _frame(
+        self, choices: Sequence[ChunkChoice | TextChoice], usage: surfaces.Usage | None = None
+    ) -> surfaces.Streamed:
+        if self._surface == "chat":
+            return Chunk(self._id, "chat.completion.chunk", self._created, self._model, list(choices), usage)  # type: ignore[arg-type]
+        return TextAnswer(self._id, "text_completion", self._created, self._model, list(choices), usage)  # type: ignore[arg-type]
+
+    def _events(self, payload: bytes) -> Iterable[bytes]:
+        try:
+            chunk = surfaces.read_chunk(self._surface, payload, self._id, self._model)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamBroken(f"the engine sent no chunk: {error}") from None
+        self._created = chunk.created
+        if chunk.usage is not None:
+            self.ledger.usage, chunk.usage = chunk.usage, None
+        kept = []
+        for choice in chunk.choices:
+            if choice.index in self.ledger.finishes:
+                continue  # nothing may follow a choice's end
+            if self._enforce(choice):
+                kept.append(choice)
+            if self.refusal is not None:
+                break
+        if kept:
+            chunk.choices = kept  # type: ignore[assignment]
+            yield surfaces.event(chunk)
+
+    def _enforce(self, choice: ChunkChoice | TextChoice) -> bool:
+        """Put a choice's texts through their streams; say whether it is worth sending."""
+        if isinstance(choice, ChunkChoice):
+            self._check_tools(choice.delta.tool_calls)
+        self._choices.add(choice.index)
+        for slot in surfaces.slots(choice):
+            text = slot.get()
+            if not text:
+                continue
+            stream = self._streams.get(slot.key)
+            if stream is None:
+                exempt = NONE if slot.key[1] in MAIN else self._elsewhere
+                stream = self._streams[slot.key] = self._enforcer.stream(exempt=exempt)
+            piece = stream.push(text)
+            slot.put(piece.text)
+            self.ledger.release(slot.key, piece.text)
+            self._note(piece)
+        if choice.finish_reason is not None and self.refusal is None:
+            self._finish(choice)
+        if self.refusal is not None:
+            choice.finish_reason = None
+        return self._speak(choice)
+
+    def _finish(self, choice: ChunkChoice | TextChoice) -> None:
+        for channel, stream in self._streams.items():
+            if channel[0] != choice.index:
+                continue
+            piece = stream.finish()
+            if piece.text:
+                surfaces.append(choice, channel, piece.text)
+                self.ledger.release(channel, piece.text)
+            self._note(piece)
+        if self.refusal is None:
+            choice.finish_reason = choice.finish_reason if choice.finish_reason in FINISHES else "stop"
+            self.ledger.finishes[choice.index] = choice.finish_reason
+
+    def _note(self, piece: Piece) -> None:
+        if piece.hits or piece.blocked:
+            self.ledger.hit(rule_ids(piece))
+        if piece.blocked and self.refusal is None:
+            self.refusal = blocked([piece.blocked], "answer")
+
+    def _check_tools(self, calls: Sequence[ToolPiece] | None) -> None:
+        if calls and self.refusal is None:
+            self.refusal = tool_refusal(calls, self._tools)
+
+    def _speak(self, choice: ChunkChoice | TextChoice) -> bool:
+        """Say whether the choice says anything; its first words carry the role."""
+        first = choice.index not in self._spoken
+        if isinstance(choice, TextChoice):
+            says = bool(choice.text) or choice.finish_reason is not None
+        else:
+            if self.refusal is not None:
+                choice.delta.tool_calls = None
+            says = not choice.delta.empty() or choice.finish_reason is not None
+            choice.delta.role = "assistant" if first and says else None
+            if first and says and choice.delta.content is None and choice.delta.tool_calls is None:
+                choice.delta.content = ""
+        if says:
+            self._spoken.add(choice.index)
+        return says
+
+
+def enforce_whole(enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[str], ledger: Ledger) -> Refusal | None:
+    """Put every text of a whole answer through the output rules, in place; return the refusal when one blocks."""
+    exempt = elsewhere(enforcer)
+    for choice in answer.choices:
+        if isinstance(answer, ChatAnswer):
+            choice.message.role = "assistant"  # type: ignore[union-attr]
+            calls = choice.message.tool_calls  # type: ignore[union-attr]
+            refusal = tool_refusal(calls, tools) if isinstance(calls, list) and calls else None
+            if refusal is not None:
+                return refusal
+        for slot in surfaces.slots(choice):
+            text = slot.get()
+            if not text:
+                continue
+            piece = enforcer.check_output(text, exempt=NONE if slot.key[1] in MAIN else exempt)
+            ledger.hit(rule_ids(piece))
+            if piece.blocked:
+                return blocked([piece.blocked], "answer")
+            slot.put(piece.text)
+        choice.finish_reason = choice.finish_reason if choice.finish_reason in FINISHES else "stop"
+        ledger.finishes[choice.index] = choice.finish_reason
+    ledger.usage = answer.usage
+    return None
+
+
+def release_whole(answer: surfaces.Whole, ledger: Ledger) -> None:
+    """Note all texts of a whole answer as released."""
+    for choice in answer.choices:
+        for slot in surfaces.slots(choice):
+            ledger.release(slot.key, slot.get())
+
+
+def tool_refusal(calls: Sequence[ToolPiece], offered: frozenset[str]) -> Refusal | None:
+    """Return the refusal for a call of a tool that the caller did not offer; names and ids are text channels too."""
+    for call in calls:
+        name = call.function.name if call.function is not None else None
+        if (name and name not in offered) or not _IDENT.fullmatch(call.id or ""):
+            return blocked(["tool-not-offered"], "answer")
+        call.type = "function" if call.type else None
+    return None
+
+
+def elsewhere(enforcer: Enforcer) -> frozenset[str]:
+    """Return the rules about an answer's format: they speak of the answer, not of reasoning or tool arguments."""
+    return frozenset(rule.id for rule in enforcer.compiled.output.whole)
+
+
+def rule_ids(piece: Piece) -> list[str]:
+    """Return the ids of the rules that found something in a text, each once, in order, the blocking one last."""
+    found = [hit.rule for hit in piece.hits]
+    return list(dict.fromkeys([*found, piece.blocked] if piece.blocked else found))
+
+
+def error_event(refusal: Refusal, request_id: str) -> bytes:
+    """Return a stream's terminal error event and its end mark."""
+    return surfaces.event({"error": refusal.detail(request_id)}) + surfaces.DONE

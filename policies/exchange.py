@@ -1,0 +1,131 @@
+"""One request at the endpoint from arrival to outcome: what its decision record will say."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from policies.answer import Ledger
+from policies.authorize import Caller
+from policies.refusal import Refusal
+from policies.request import Generating
+
+_process = secrets.token_hex(5)
+_serial = iter(range(1 << 62))
+
+
+def new_receipt() -> str:
+    """Return a request id: unique across processes, and cheap."""
+    return f"hr-{_process}{next(_serial):08x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an endpoint serves: the name callers use, and the digests every decision repeats.
+
+    `defaults` are the candidate's generation defaults, `system_prompt` its first message. `certificate` is empty under
+    an evaluation permit, where `endpoint` and `model` are `permit/<id>`.
+    """
+
+    endpoint: str
+    model: str
+    engine_model: str
+    candidate: str
+    certificate: str
+    bundle: str
+    system_prompt: str = ""
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The facts of one request; `decision` is its record. `streamed` is set once the first byte of a stream left."""
+
+    surface: str
+    request_id: str = field(default_factory=new_receipt)
+    started: float = field(default_factory=time.perf_counter)
+    caller: Caller | None = None
+    model: str = ""
+    action: str = "allow"
+    status: int = 200
+    rules: list[str] = field(default_factory=list)
+    finish: str = ""
+    determinism: str = ""
+    input_chars: int = 0
+    input_hash: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
+    gone: bool = False
+    sending: bool = False
+    logged: bool = False
+
+    def hit(self, rules: list[str] | tuple[str, ...]) -> None:
+        """Note deciding rules, each once."""
+        for rule in rules:
+            if rule not in self.rules:
+                self.rules.append(rule)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Take a refusal as this request's outcome."""
+        self.action, self.status = refusal.action, refusal.status
+        self.hit(refusal.rules)
+
+    def note_input(self, texts: list[str], key: bytes) -> None:
+        """Keep the size and the keyed hash of the input as it arrived, never the text."""
+        state = hashlib.blake2b(key=key, digest_size=16)
+        for text in texts:
+            state.update(b"%d\n" % len(text))
+            state.update(text.encode("utf-8", "surrogatepass"))
+        self.input_chars = sum(map(len, texts))
+        self.input_hash = f"blake2b:{state.hexdigest()}"
+
+    def note_sampling(self, request: Generating) -> None:
+        """Keep how repeatable the answer is: greedy, seeded or sampled (batching can still move near-ties)."""
+        if request.temperature == 0:
+            self.determinism = "greedy"
+        else:
+            self.determinism = "sampled" if request.seed is None else "seeded"
+
+    def seconds(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self.started
+
+    def decision(self, served: Served, key: bytes) -> dict[str, Any]:
+        """Return the body of the `gateway.decision` event."""
+        ledger = self.ledger
+        usage = ledger.usage
+        return {
+            "endpoint": served.endpoint,
+            "request_id": self.request_id,
+            "principal": self.caller.name if self.caller else "",
+            "groups": sorted(self.caller.groups) if self.caller else [],
+            "model": self.model,
+            "candidate": served.candidate,
+            "certificate": served.certificate,
+            "bundle": served.bundle,
+            "action": self.action,
+            "rules": self.rules,
+            "status": self.status,
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+            "completion_tokens": (usage.completion_tokens or 0) if usage else 0,
+            "input_chars": self.input_chars,
+            "output_chars": ledger.chars,
+            "latency_ms": round(self.seconds() * 1000, 3),
+            "finish_reason": self.finish or ledger.finish,
+            "input_hash": self.input_hash,
+            "output_hash": ledger.digest(key) if ledger.released else "",
+            "determinism": self.determinism,
+        }
+
+    def intent(self, served: Served) -> dict[str, Any]:
+        """Return the body of the `gateway.intent` event."""
+        return {
+            "endpoint": served.endpoint,
+            "request_id": self.request_id,
+            "principal": self.caller.name if self.caller else "",
+            "model": self.model,
+            "certificate": served.certificate,
+            "input_hash": self.input_hash,
+        }

@@ -1,0 +1,296 @@
+"""OpenAI's wire shapes on the way out: what may be in an answer, read from the engine and written to the caller.
+
+Decoding keeps only the fields named here, so log probabilities, token ids and whatever an engine adds next are dropped
+before anything is written. A slot is one text channel of one choice: it can be read and replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+DONE = b"data: [DONE]\n\n"
+TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
+"""The text channels of a chat turn; tool-call arguments are further ones."""
+
+Channel = tuple[int, str]
+"""(choice index, channel name); tool arguments are `tool:<index>`, a completion's text is `text`."""
+
+
+class Usage(Struct):
+    """Token counts."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    total_tokens: int = 0
+
+
+class FunctionPiece(Struct, omit_defaults=True):
+    """A function's name, once, and a piece (or all) of its arguments."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolPiece(Struct, omit_defaults=True):
+    """A piece (or all) of a tool call."""
+
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionPiece | None = None
+
+
+class Turn(Struct, omit_defaults=True):
+    """A delta or a whole message: its text channels and nothing else."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolPiece] | None = None
+
+    def empty(self) -> bool:
+        """Say whether nothing but a role is left."""
+        return not (self.content or self.reasoning or self.reasoning_content or self.refusal or self.tool_calls)
+
+
+class ChunkChoice(Struct):
+    """A choice of a streamed chat chunk."""
+
+    delta: Turn
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class Chunk(Struct, omit_defaults=True):
+    """A streamed chat chunk."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class TextChoice(Struct):
+    """A choice of a completion, streamed or whole."""
+
+    text: str = ""
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: None = None
+
+
+class TextAnswer(Struct, omit_defaults=True):
+    """A completion, streamed or whole."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class Message(Struct):
+    """A whole chat message; `content` is always there, as OpenAI's client expects."""
+
+    role: str = "assistant"
+    content: str | None = None
+    reasoning: str | msgspec.UnsetType | None = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType | None = msgspec.UNSET
+    refusal: str | None = None
+    tool_calls: list[ToolPiece] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ChatChoice(Struct):
+    """A choice of a whole chat answer."""
+
+    message: Message
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: None = None
+
+
+class ChatAnswer(Struct, omit_defaults=True):
+    """A whole chat answer."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage | None = None
+
+
+class _EngineTextChoice(Struct):
+    """As an engine sends it: whatever stands under `logprobs` is not read."""
+
+    text: str = ""
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _EngineChatChoice(Struct):
+    message: Message
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _EngineText(Struct):
+    choices: list[_EngineTextChoice]
+    created: int = 0
+    usage: Usage | None = None
+
+
+class _EngineChat(Struct):
+    choices: list[_EngineChatChoice]
+    created: int = 0
+    usage: Usage | None = None
+
+
+class _EngineChunk(Struct):
+    choices: list[ChunkChoice]
+    created: int = 0
+    usage: Usage | None = None
+
+
+_chunk = msgspec.json.Decoder(_EngineChunk)
+_text = msgspec.json.Decoder(_EngineText)
+_chat = msgspec.json.Decoder(_EngineChat)
+_encoder = msgspec.json.Encoder()
+
+Streamed = Chunk | TextAnswer
+Whole = ChatAnswer | TextAnswer
+
+
+def read_chunk(surface: str, data: bytes, answer_id: str, model: str) -> Streamed:
+    """Return one streamed chunk under our id and the name the caller asked for; raises msgspec.DecodeError."""
+    if surface == "chat":
+        read = _chunk.decode(data)
+        return Chunk(answer_id, "chat.completion.chunk", read.created, model, read.choices, read.usage)
+    return _text_answer(data, answer_id, model)
+
+
+def read_whole(surface: str, data: bytes, answer_id: str, model: str) -> Whole:
+    """Return a whole answer under our id and the name the caller asked for; raises msgspec.DecodeError."""
+    if surface == "chat":
+        read = _chat.decode(data)
+        choices = [ChatChoice(choice.message, choice.index, choice.finish_reason) for choice in read.choices]
+        return ChatAnswer(answer_id, "chat.completion", read.created, model, choices, read.usage)
+    return _text_answer(data, answer_id, model)
+
+
+def _text_answer(data: bytes, answer_id: str, model: str) -> TextAnswer:
+    read = _text.decode(data)
+    choices = [TextChoice(choice.text, choice.index, choice.finish_reason) for choice in read.choices]
+    return TextAnswer(answer_id, "text_completion", read.created, model, choices, read.usage)
+
+
+def encode(value: Any) -> bytes:
+    """Return JSON."""
+    return _encoder.encode(value)
+
+
+def event(value: Any) -> bytes:
+    """Return one server-sent event."""
+    return b"data: " + _encoder.encode(value) + b"\n\n"
+
+
+def split_events(buffer: bytes) -> tuple[list[bytes], bytes]:
+    """Return the payloads of the whole `data:` events in a buffer, and what is left for the next read.
+
+    Comments and other fields are dropped. Several `data:` lines of one event are refused as malformed (ValueError):
+    no engine we start sends them.
+    """
+    *whole, rest = buffer.split(b"\n\n")
+    payloads = []
+    for block in whole:
+        if block.startswith(b"data: ") and b"\n" not in block:
+            payloads.append(block[6:])
+            continue
+        lines = [line for line in block.splitlines() if line.startswith(b"data:")]
+        if len(lines) > 1:
+            raise ValueError("an event of several data lines")
+        payloads.extend(line[5:].strip() for line in lines)
+    return payloads, rest
+
+
+class Slot:
+    """One text of an answer: `key` names its channel, `get` and `put` read and replace it."""
+
+    __slots__ = ("_field", "_owner", "key")
+
+    def __init__(self, key: Channel, owner: Any, field: str) -> None:
+        self.key, self._owner, self._field = key, owner, field
+
+    def get(self) -> str:
+        """Return the text."""
+        return str(getattr(self._owner, self._field))
+
+    def put(self, text: str) -> None:
+        """Replace the text."""
+        setattr(self._owner, self._field, text)
+
+
+def slots(choice: ChunkChoice | ChatChoice | TextChoice) -> Iterator[Slot]:
+    """Yield every text of a choice that is present, empty ones included."""
+    if isinstance(choice, TextChoice):
+        yield Slot((choice.index, "text"), choice, "text")
+        return
+    turn = choice.delta if isinstance(choice, ChunkChoice) else choice.message
+    for field in TEXT_FIELDS:
+        if isinstance(getattr(turn, field), str):
+            yield Slot((choice.index, field), turn, field)
+    for position, tool in enumerate(turn.tool_calls or ()):
+        if tool.function is not None and tool.function.arguments is not None:
+            number = position if tool.index is None else tool.index
+            yield Slot((choice.index, f"tool:{number}"), tool.function, "arguments")
+
+
+def append(choice: ChunkChoice | TextChoice, channel: Channel, text: str) -> None:
+    """Add released text to a channel of a chunk that may not have carried that channel."""
+    if isinstance(choice, TextChoice):
+        choice.text += text
+        return
+    name = channel[1]
+    if not name.startswith("tool:"):
+        setattr(choice.delta, name, (getattr(choice.delta, name) or "") + text)
+        return
+    number = int(name.removeprefix("tool:"))
+    for tool in choice.delta.tool_calls or ():
+        if tool.index == number and tool.function is not None:
+            tool.function.arguments = (tool.function.arguments or "") + text
+            return
+    piece = ToolPiece(index=number, function=FunctionPiece(arguments=text))
+    choice.delta.tool_calls = [*(choice.delta.tool_calls or ()), piece]
+
+
+def as_chunks(answer: Whole, *, include_usage: bool) -> list[Streamed]:
+    """Return a whole answer as the chunks of a stream: for answers that are released only when they are complete."""
+    usage = answer.usage
+    chunks: list[Streamed] = []
+    for choice in answer.choices:
+        if isinstance(choice, TextChoice):
+            parts: list[Any] = [choice]
+            chunks.append(TextAnswer(answer.id, answer.object, answer.created, answer.model, parts))
+            continue
+        said = choice.message
+        tools = said.tool_calls if isinstance(said.tool_calls, list) else None
+        for number, tool in enumerate(tools or ()):
+            tool.index = number
+        thoughts = (said.reasoning or None, said.reasoning_content or None)
+        turn = Turn("assistant", said.content, *thoughts, said.refusal, tools)
+        parts = [ChunkChoice(turn, choice.index, choice.finish_reason)]
+        chunks.append(Chunk(answer.id, "chat.completion.chunk", answer.created, answer.model, parts))
+    if include_usage and usage is not None:
+        last = TextAnswer if isinstance(answer, TextAnswer) else Chunk
+        kind = answer.object if isinstance(answer, TextAnswer) else "chat.completion.chunk"
+        chunks.append(last(answer.id, kind, answer.created, answer.model, [], usage))
+    return chunks

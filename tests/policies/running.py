@@ -1,0 +1,142 @@
+"""A running gateway for tests: the real listener and enforcement in a thread, in front of the fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import policies
+from policies.audit import DecisionLog
+from policies.authorize import Authorizer, ModelState
+from policies.bundle import Bundle, compile_bundle, load
+from policies.callers import Callers, create_key
+from policies.engine import Enforcer
+from policies.exchange import Served
+from policies.gateway import Bounds, Desk, Gateway
+from policies.listener import Listener, bind, url_of
+from policies.upstream import Upstream
+from tests.stubs.engine import FakeEngine
+
+RULES = """\
+name: testing
+rules:
+  - {id: keys-stay-inside, kind: regex, side: output, type: api_key, pattern: 'sk-[a-z0-9]{8,24}'}
+  - {id: cards-stay-inside, kind: regex, side: both, type: card, pattern: '[0-9]{16}', check: luhn}
+  - {id: no-weapons, kind: topic, side: both, keywords: [nerve agent, sarin]}
+"""
+INTERNS = """
+@id("interns-do-not-chat")
+forbid (principal in Group::"interns", action in [Action::"chat", Action::"complete"], resource);
+"""
+SECRET, CARD = "sk-abcdef123456", "4111111111111111"
+FOLDER = Path(policies.__file__).parent / "bundles" / "default"
+
+
+class Written:
+    """An append function that keeps what it was given; `broken` makes it fail as a full disk does."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, str, dict[str, Any], str]] = []
+        self.broken = False
+
+    def __call__(self, records: Sequence[tuple[str, str, dict[str, Any], str]]) -> None:
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        self.records.extend(records)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the bodies of one kind."""
+        return [body for found, _, body, _ in self.records if found == kind]
+
+
+def make_bundle(folder: Path, rules: str = RULES) -> Bundle:
+    """Return a bundle with these rules and the default access rules."""
+    folder.mkdir(parents=True)
+    (folder / "bundle.yaml").write_text(rules)
+    for name in ("access.cedar", "access.cedarschema"):
+        (folder / name).write_text((FOLDER / name).read_text() + (INTERNS if name == "access.cedar" else ""))
+    return load(folder)
+
+
+@dataclass
+class Running:
+    """A running gateway with the keys of a member, an operator and an intern."""
+
+    url: str
+    gateway: Gateway
+    engine: FakeEngine
+    log: Written
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def decisions(self, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+        """Return the decisions once there are `count` of them."""
+        until(lambda: len(self.log.of("gateway.decision")) >= count, seconds)
+        return self.log.of("gateway.decision")
+
+
+def caller_rows(keys: dict[str, str]) -> list[dict[str, Any]]:
+    """Return caller records, and fill in their keys."""
+    rows = []
+    for name, group, attributes in (
+        ("mia", "members", {}),
+        ("otto", "operators", {}),
+        ("ivy", "interns", {}),
+        ("sam", "members", {"requests_per_minute": 2}),
+    ):
+        keys[name], key_id, key_hash = create_key()
+        row = {"name": name, "groups": [group], "attributes": attributes, "key_id": key_id, "key_hash": key_hash}
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def gateway_running(
+    folder: Path, *, rules: str = RULES, guards: Any = None, mode: Any = "group", bounds: Bounds | None = None
+) -> Iterator[Running]:
+    """Yield a gateway in front of a fake engine, both stopped afterwards."""
+    bundle = make_bundle(folder / "bundle", rules)
+    keys: dict[str, str] = {}
+    rows = caller_rows(keys)
+    written = Written()
+    served = Served("prod", "stdlib", "engine", "sha256:c", "sha256:cert", bundle.digest)
+    log = DecisionLog(written, endpoint="prod", mode=mode)
+    with FakeEngine(folder / "engine.sock") as engine:
+        desk = Desk(
+            served, ModelState("stdlib", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
+            Authorizer(bundle), Callers(lambda: rows), Upstream(engine.uds), log, b"key" * 8, guards=guards,
+            bounds=bounds or Bounds(),
+        )  # fmt: skip
+        gateway = Gateway(desk)
+        bound = bind("127.0.0.1", 0)
+        listener = Listener(gateway, bound, drain_s=5)
+        thread = threading.Thread(target=listener.run, daemon=True)
+        url = url_of(bound)
+        thread.start()
+        try:
+            until(lambda: listener.started)
+            yield Running(url, gateway, engine, written, keys)
+        finally:
+            listener.stop()
+            thread.join(20)
+            written.broken = False
+            assert log.close(10)
+            assert not thread.is_alive()
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+async def gather(*work: Any) -> list[Any]:
+    """Run coroutines side by side."""
+    return list(await asyncio.gather(*work))
