@@ -135,7 +135,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
     for round_number in range(5):
         children = [
             subprocess.Popen(
-                [sys.executable, "-c", WRITER, str(tmp_path), f"{round_number}-{number}"], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", WRITER, str(tmp_path), f"{round_number}-{number}"],
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for number in range(2)
         ]
@@ -143,7 +145,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
         for child in children:
             child.send_signal(signal.SIGKILL)
         acknowledged = {
-            (line.split()[0], int(line.split()[1])) for child in children for line in child.communicate()[0].splitlines()
+            (line.split()[0], int(line.split()[1]))
+            for child in children
+            for line in child.communicate()[0].splitlines()
         }
         kept = {(path.stem, f.event.pos) for path in Journal(tmp_path, "w").segments() for f in read_segment(path)}
         assert acknowledged
