@@ -1,0 +1,169 @@
+"""The gate's answer as a value: the verdict of every KPI with its reasons, the suite's verdict, and how to read it.
+
+INVALID > FAIL > INCONCLUSIVE > PASS; only PASS may be certified.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from registry.records import plain
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID", "ADVISORY", "NOT_JUDGED"]
+EXIT_CODES = {"PASS": 0, "FAIL": 1, "INVALID": 2, "INCONCLUSIVE": 3}
+SEVERITY: tuple[Verdict, ...] = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
+
+
+@dataclass(frozen=True, slots=True)
+class WorstItem:
+    """One sample that speaks most against the candidate; `difference` is oriented: negative is worse."""
+
+    sample_id: str
+    candidate: float
+    baseline: float | None
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class KpiVerdict:
+    """The verdict of one KPI, with everything it rests on.
+
+    For paired rules `estimate`, `lower`, `upper` and `threshold` are the gain over the baseline (larger is better,
+    whatever the metric's direction; a share of the baseline where `scale` is `ratio`). For the other rules they are the
+    candidate's own value or rate. `lower` and `upper` each hold at one-sided level `level`; None means no bound.
+    `p_pass` and `p_fail` (Holm-adjusted) are what the verdict compares with `level`.
+    """
+
+    kpi: str
+    rule: str
+    verdict: Verdict
+    gating: bool
+    against: str = ""
+    """`baseline`, `anchor`, or empty for a rule on the candidate alone."""
+    unit: str = ""
+    owner: str = ""
+    scale: str = "absolute"
+    level: float = 0.0
+    threshold: float | None = None
+    candidate: float | None = None
+    baseline: float | None = None
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    p_pass: float | None = None
+    p_fail: float | None = None
+    bound: str = ""
+    n: int = 0
+    clusters: int = 0
+    discordant: int = 0
+    clipped: int = 0
+    samples_needed: int | None = None
+    """How many more samples would probably decide; only where INCONCLUSIVE and foreseeable."""
+    control: str = ""
+    control_verdict: str = ""
+    """What the control got under the same rule; it must be FAIL. `missing` where it was not evaluated."""
+    reasons: tuple[str, ...] = ()
+    worst: tuple[WorstItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The gate's verdict on one candidate under one suite."""
+
+    suite: str
+    suite_version: int
+    suite_digest: str
+    candidate: str
+    baseline: str | None
+    anchor: str | None
+    verdict: Verdict
+    bootstrap: bool
+    mode: str
+    alpha: float
+    level: float
+    kpis: tuple[KpiVerdict, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 1 FAIL, 2 INVALID, 3 INCONCLUSIVE."""
+        return EXIT_CODES[self.verdict]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the whole value as plain JSON data: the `report` of a GateDecision record."""
+        value: dict[str, Any] = plain(self)
+        return value
+
+    def render_lines(self, worst: int = 3) -> list[str]:
+        """Return the decision as plain text lines: verdict, why, then each KPI with its worst `worst` items."""
+        against = f"against {_short(self.baseline)}" if self.baseline else "no baseline"
+        first = " (bootstrap: the first of its line)" if self.bootstrap else ""
+        lines = [
+            f"{self.verdict}{first}  suite {self.suite} v{self.suite_version}, candidate {_short(self.candidate)}, "
+            f"{against}, {self.mode}, one-sided level {self.level:g}"
+        ]
+        lines += [wrapped for reason in self.reasons for wrapped in _wrap(reason, "  ")]
+        for item in self.kpis:
+            lines += ["", *_kpi_lines(item, worst)]
+        return lines
+
+
+def _kpi_lines(item: KpiVerdict, worst: int) -> list[str]:
+    against = f" against the {item.against}" if item.against else ""
+    owner = f"  owner {item.owner}" if item.owner else ""
+    lines = [f"  {item.verdict:<12} {item.kpi}  ({item.rule}{against}){owner}"]
+    if item.estimate is not None:
+        lines.append(f"    {measured(item)}")
+    lines += [wrapped for reason in item.reasons for wrapped in _wrap(reason, "    ")]
+    if item.worst and item.verdict in ("FAIL", "INCONCLUSIVE"):
+        lines.append("    worst samples:")
+        lines += [f"      {_worst_line(each)}" for each in item.worst[:worst]]
+    return lines
+
+
+def measured(item: KpiVerdict) -> str:
+    """Return one line of figures: estimate, interval, counts and the bound used."""
+    gain = "gain " if item.against else ""
+    low = "-inf" if item.lower is None else number(item, item.lower)
+    high = "inf" if item.upper is None else number(item, item.upper)
+    estimate = "unknown" if item.estimate is None else number(item, item.estimate)
+    parts = [f"{gain}{estimate}{_unit(item)}  interval [{low}, {high}]  n {item.n}"]
+    if item.candidate is not None and item.baseline is not None:
+        parts.append(f"candidate {item.candidate:.4g}, baseline {item.baseline:.4g}")
+    if item.clusters != item.n:
+        parts.append(f"{item.clusters} clusters")
+    if item.against:
+        parts.append(f"{item.discordant} differ")
+    if item.clipped:
+        parts.append(f"{item.clipped} clipped")
+    if item.bound:
+        parts.append(f"bound: {item.bound}")
+    return "  ".join(parts)
+
+
+def number(item: KpiVerdict, value: float) -> str:
+    """Return a figure of a KPI as text: signed for gains, per cent on the ratio scale."""
+    if item.scale == "ratio":
+        return f"{value:+.2%}"
+    return f"{value:+.4g}" if item.against else f"{value:.4g}"
+
+
+def _unit(item: KpiVerdict) -> str:
+    return f" {item.unit}" if item.unit and item.scale == "absolute" else ""
+
+
+def _worst_line(item: WorstItem) -> str:
+    if item.baseline is None:
+        return f"{item.sample_id}  {item.candidate:.4g}"
+    return f"{item.sample_id}  {item.candidate:.4g} instead of {item.baseline:.4g}  ({item.difference:+.4g})"
+
+
+def _short(digest: str | None) -> str:
+    text = digest or ""
+    return text[:19] if text.startswith(("sha256:", "blake3:")) else text
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent=indent, subsequent_indent=indent + "  ")

@@ -1,0 +1,214 @@
+"""Judges one KPI on its evidence: the two p-values that decide, the figures, and the sentences that explain them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evals.decision import KpiVerdict, Verdict, WorstItem, number
+from evals.evidence import Evidence
+from evals.stats import bounds, paired, power
+from evals.suite import Floor, Kpi, MaxRate, Noninferior, Superior, ZeroTolerance
+
+WORST_ITEMS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """One KPI against one opponent, before the correction for several KPIs.
+
+    `p_pass` is the p-value of "the rule is broken", `p_fail` of "the rule is kept"; both lie in [0, 1].
+    `figures` holds everything else, with the verdict still open.
+    """
+
+    p_pass: float
+    p_fail: float
+    figures: KpiVerdict
+    evidence: Evidence
+
+
+def threshold(kpi: Kpi) -> float | None:
+    """Return the effect a rule asks for (oriented, larger is better); None where no effect is asked for."""
+    match kpi.rule:
+        case Noninferior(margin=margin):
+            return -margin
+        case Superior(min_gain=gain):
+            return gain
+        case Floor(value=value):
+            return kpi.sign * value
+        case MaxRate(limit=limit):
+            return -limit
+        case _:
+            return None
+
+
+def assess(kpi: Kpi, evidence: Evidence, level: float, against: str) -> Assessment:
+    """Return how the evidence speaks for and against a KPI at a one-sided level."""
+    sums, goal = evidence.sums, threshold(kpi)
+    if isinstance(kpi.rule, ZeroTolerance):
+        hits = int(np.count_nonzero(evidence.candidate.values > 0.0))
+        p_pass, p_fail, bound = (1.0, 0.0, "census") if hits else (0.0, 1.0, "census")
+        lower = upper = sums.effect
+    else:
+        bound = bounds.choose(sums)
+        lower, upper = bounds.interval(sums, level, bound)
+        p_pass = p_fail = 1.0
+        if goal is not None:
+            p_pass = bounds.p_at_most(sums, goal, bound)
+            p_fail = bounds.p_at_least(sums, goal, bound)
+            if bound == "full suite" and isinstance(kpi.rule, Floor | MaxRate) and p_fail > 0.0:
+                p_pass = 0.0  # these two allow equality, and the full suite knows its value exactly
+    figures = _figures(kpi, evidence, (lower, upper), goal, against, bound, level)
+    return Assessment(p_pass, p_fail, figures, evidence)
+
+
+def _figures(
+    kpi: Kpi,
+    evidence: Evidence,
+    interval: tuple[float, float],
+    goal: float | None,
+    against: str,
+    bound: str,
+    level: float,
+) -> KpiVerdict:
+    sums = evidence.sums
+    weight = float(sums.weights.sum())
+    turn = kpi.sign if sums.baseline is None else 1
+    low, high = sorted((turn * interval[0] + 0.0, turn * interval[1] + 0.0))
+    return KpiVerdict(
+        kpi=kpi.id,
+        rule=kpi.rule.type,
+        verdict="ADVISORY",
+        gating=kpi.gating,
+        against=against if sums.baseline is not None else "",
+        unit=kpi.unit,
+        owner=kpi.owner,
+        scale=sums.scale,
+        level=level,
+        threshold=None if goal is None else turn * goal,
+        candidate=float(sums.candidate.sum()) / weight,
+        baseline=None if sums.baseline is None else float(sums.baseline.sum()) / weight,
+        estimate=turn * sums.effect + 0.0,
+        lower=low if math.isfinite(low) else None,
+        upper=high if math.isfinite(high) else None,
+        bound=bound,
+        n=sums.samples,
+        clusters=sums.clusters,
+        discordant=sums.discordant,
+        clipped=evidence.candidate.clipped + (evidence.baseline.clipped if evidence.baseline else 0),
+        control=kpi.control or "",
+        worst=worst_items(kpi, evidence),
+    )
+
+
+def worst_items(kpi: Kpi, evidence: Evidence, most: int = WORST_ITEMS) -> tuple[WorstItem, ...]:
+    """Return the samples that speak most against the candidate, the worst first, ties by sample id."""
+    column, other = evidence.candidate, evidence.baseline
+    values = column.values / column.weights
+    if other is None:
+        limit = kpi.rule.value if isinstance(kpi.rule, Floor) else 0.0
+        differences = kpi.sign * (values - limit)
+    else:
+        differences = kpi.sign * (column.values - other.values) / column.weights
+    order = np.argsort(differences, kind="stable")[:most]
+    return tuple(
+        WorstItem(
+            sample_id=str(column.ids[index]),
+            candidate=float(values[index]),
+            baseline=None if other is None else float(other.values[index] / other.weights[index]),
+            difference=float(differences[index]),
+        )
+        for index in order
+        if differences[index] < 0.0
+    )
+
+
+def more_samples(kpi: Kpi, evidence: Evidence, bound: str, level: float, chance: float) -> int | None:
+    """Return how many more samples like these would probably decide; None where that cannot be foreseen."""
+    sums, goal = evidence.sums, threshold(kpi)
+    n = sums.samples
+    if goal is None or bound == "full suite":
+        return None
+    if bound == "none":
+        return math.ceil(n * bounds.MIN_CLUSTERS / sums.clusters) - n if sums.clusters < bounds.MIN_CLUSTERS else None
+    if bound == "binomial" and isinstance(kpi.rule, MaxRate) and -sums.effect < kpi.rule.limit:
+        total = power.rate_samples_needed(-sums.effect, kpi.rule.limit, level, chance)
+        return None if total is None else max(total - n, 1)
+    _, error = paired.standard_error(sums.contrast(goal), sums.weights)
+    if sums.scale == "ratio" and sums.baseline is not None:
+        error *= float(sums.weights.sum() / sums.baseline.sum())
+    gap = abs(sums.effect - goal)
+    total = power.samples_needed(gap, n * error**2 if math.isfinite(error) else 0.0, level, chance)
+    if total is None:
+        return None
+    low, high = sums.extremes
+    if math.isfinite(high - low):
+        room = (sums.effect - low) if sums.effect > goal else (high - sums.effect)
+        total = max(total, power.ties_needed(min(1.0, gap / max(room, gap)), level) * n // sums.clusters)
+    if bound == "betting" and sums.population is None:
+        total = max(total, math.ceil(n * bounds.MIN_CLUSTERS / sums.clusters))
+    return max(total, n + max(1, n // 10)) - n
+
+
+def reasons(
+    assessment: Assessment, verdict: Verdict, adjusted: float, level: float, needed: int | None
+) -> tuple[str, ...]:
+    """Return readable sentences that say why a judged KPI has its verdict."""
+    item = assessment.figures
+    if verdict == "ADVISORY":
+        return ("advisory: reported, does not gate",)
+    if item.rule == "zero_tolerance":
+        hits = int(np.count_nonzero(assessment.evidence.candidate.values > 0.0))
+        return (f"{hits} of {item.n} listed cases were hit, none may be" if hits else f"none of {item.n} was hit",)
+    if verdict == "PASS":
+        sure = "the full suite was run" if item.bound == "full suite" else f"one-sided confidence {1.0 - level:.4g}"
+        return (f"{_claim(item)}: {_limit(assessment, best=False)} ({sure})",)
+    if verdict == "FAIL":
+        return (f"not {_claim(item)}: {_limit(assessment, best=True)} (Holm-adjusted p {adjusted:.2g})",)
+    said = [f"cannot tell whether it is {_claim(item)}: {_span(item)}"]
+    if assessment.p_fail <= level:
+        said = [f"looks as if it is not {_claim(item)} (p {assessment.p_fail:.2g}), but not after Holm's correction"]
+    if item.bound == "none":
+        said.append(
+            f"no valid bound for {item.clusters} clusters of an unbounded metric, {item.discordant} of which differ: "
+            f"at least {bounds.MIN_CLUSTERS}, most of them different, or a declared `range` are needed"
+        )
+    if item.bound == "full suite":
+        said.append("the full suite lies exactly on the threshold")
+    if needed is not None:
+        said.append(f"about {needed} more samples like these would probably decide")
+    return tuple(said)
+
+
+def _claim(item: KpiVerdict) -> str:
+    """Return what the rule asks, to follow "it is" or "it is not"."""
+    goal = item.threshold or 0.0
+    match item.rule:
+        case "noninferior":
+            loss = f"{-goal:.2%}" if item.scale == "ratio" else f"{-goal:.4g}"
+            return f"within {loss} of the {item.against}"
+        case "superior":
+            return f"better than the {item.against} by more than {_text(item, goal)}"
+        case "max_rate":
+            return f"at a rate of at most {_text(item, goal)}"
+        case _:
+            return f"on the right side of {_text(item, goal)}"
+
+
+def _limit(assessment: Assessment, *, best: bool) -> str:
+    """Return the end of the interval that decides: the best that the candidate could be, or the worst."""
+    item = assessment.figures
+    upward = bool(item.against) or assessment.evidence.sums.sign > 0
+    end, name = (item.upper, "upper") if best == upward else (item.lower, "lower")
+    what = "gain" if item.against else "rate" if item.rule == "max_rate" else "value"
+    return f"observed {_text(item, item.estimate)}, the {name} bound of the {what} is {_text(item, end)}"
+
+
+def _span(item: KpiVerdict) -> str:
+    return f"observed {_text(item, item.estimate)}, interval [{_text(item, item.lower)}, {_text(item, item.upper)}]"
+
+
+def _text(item: KpiVerdict, value: float | None) -> str:
+    return "unknown" if value is None else number(item, value)

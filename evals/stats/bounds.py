@@ -1,0 +1,245 @@
+"""Which bound judges a KPI, and its p-values and interval.
+
+| data | bound | holds because |
+|---|---|---|
+| every sample of the suite was run and the question is the suite (`whole_suite`) | `full suite` | no sampling error |
+| 0/1 per sample, unclustered, candidate alone | `binomial` | exact (Clopper-Pearson) |
+| 0/1 per sample, unclustered, paired | `score` | exact tail, worst discordance rate (see `score`) |
+| bounded; below 50 clusters, or below 20 that vary, or part of a suite | `betting` | proven at every n |
+| bounded, else | `dirichlet` | simulated (benchmarks/gate.py); never narrower than t to first order |
+| unbounded, 50 clusters, and most of them (or 100) vary | `t` | central limit, larger of t and skewness-corrected t |
+| unbounded, else | `none` | nothing valid is known: declare a `range` |
+
+Every bound is a test of "effect <= t" (or ">= t"); intervals invert the test. Effects are oriented: larger is better.
+Clusters with weights (bytes, words, several samples) are judged by the sum of numerators minus t times the weight,
+which lies in a known range because the suite's largest cluster weight is known before any model is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from evals.stats import betting, binomial, dirichlet, paired, score
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+MIN_CLUSTERS = 50
+"""Below this many clusters no bound that rests on the central limit theorem is used."""
+MIN_VARIED = 20
+"""Below this many clusters that differ from the commonest one, bounded data get the betting bound."""
+MIN_VARIED_UNBOUNDED = 100
+"""Unbounded data that are mostly ties need this many clusters that vary before t is used; or four fifths of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSums:
+    """What a KPI measured, summed per cluster: all that any bound needs.
+
+    `candidate` and `baseline` are sums of numerators, `weights` sums of weights (samples, bytes or words), each of
+    shape (G,). `sign` is +1 where higher is better. `bounds` is the range of one value (numerator over weight).
+    `population` is the number of samples in the full suite where the question is that suite; else None.
+    """
+
+    candidate: Array
+    baseline: Array | None
+    weights: Array
+    samples: int
+    sign: int = 1
+    scale: Literal["absolute", "ratio"] = "absolute"
+    bounds: tuple[float, float] | None = None
+    binary: bool = False
+    """Every cluster is one sample of weight 1 with the value 0 or 1."""
+    population: int | None = None
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are."""
+        return len(self.weights)
+
+    @property
+    def discordant(self) -> int:
+        """Clusters on which candidate and baseline differ (candidate alone: that differ from the commonest value)."""
+        return self.varied if self.baseline is None else int(np.count_nonzero(self.candidate != self.baseline))
+
+    @property
+    def varied(self) -> int:
+        """Clusters whose value differs from the commonest one: how much evidence of spread there is."""
+        means = np.round(self.gain / self.weights, 12)
+        return self.clusters - int(np.unique(means, return_counts=True)[1].max())
+
+    @property
+    def effect(self) -> float:
+        """The observed effect, larger is better: a difference, a share of the baseline, or the candidate's mean."""
+        gain = float(self.gain.sum())
+        if self.scale == "ratio" and self.baseline is not None:
+            return gain / float(self.baseline.sum())
+        return gain / float(self.weights.sum())
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The smallest and largest effect the range of values allows; infinite where there is none."""
+        if self.bounds is None or self.scale == "ratio":
+            return (-math.inf, math.inf)
+        low, high = self.bounds
+        if self.baseline is not None:
+            return (low - high, high - low)
+        return (low, high) if self.sign > 0 else (-high, -low)
+
+    @property
+    def gain(self) -> Array:
+        """The oriented numerators per cluster, shape (G,): differences where there is a baseline."""
+        oriented: Array = self.sign * (self.candidate if self.baseline is None else self.candidate - self.baseline)
+        return oriented
+
+    def contrast(self, effect: float) -> Array:
+        """Return per cluster what has mean 0 if the true effect is `effect`, shape (G,).
+
+        On the ratio scale it is candidate - (1 + sign x effect) x baseline: exact, no delta method.
+        """
+        if self.scale == "ratio" and self.baseline is not None:
+            scaled: Array = self.sign * (self.candidate - (1.0 + self.sign * effect) * self.baseline)
+            return scaled
+        difference: Array = self.gain - effect * self.weights
+        return difference
+
+    def reach(self, effect: float) -> tuple[float, float]:
+        """Return the smallest and largest value `contrast(effect)` can take; needs `bounds`."""
+        low, high = self.extremes
+        if self.scale == "ratio" and self.baseline is not None and self.bounds is not None:
+            factor = 1.0 + self.sign * effect
+            ends = [self.sign * (c - factor * b) for c in self.bounds for b in self.bounds]
+            low, high, effect = min(ends), max(ends), 0.0
+        largest = float(self.weights.max())
+        return largest * (low - effect), largest * (high - effect)
+
+
+def choose(sums: ClusterSums) -> str:
+    """Return the name of the bound that judges these data (the table above)."""
+    if sums.population is not None and sums.samples >= sums.population:
+        return "full suite"
+    small = sums.clusters < MIN_CLUSTERS
+    if sums.bounds is None:
+        return "none" if small or sums.varied < min(MIN_VARIED_UNBOUNDED, 0.8 * sums.clusters) else "t"
+    if sums.population is not None:
+        return "betting"
+    if sums.binary and sums.scale == "absolute":
+        return "binomial" if sums.baseline is None else "score"
+    return "betting" if small or sums.varied < MIN_VARIED else "dirichlet"
+
+
+def p_at_most(sums: ClusterSums, effect: float, name: str) -> float:
+    """Return the p-value of "the true effect is at most `effect`": small means it is shown to be larger."""
+    return _TESTS[name](sums, effect, 1)
+
+
+def p_at_least(sums: ClusterSums, effect: float, name: str) -> float:
+    """Return the p-value of "the true effect is at least `effect`": small means it is shown to be smaller."""
+    return _TESTS[name](sums, effect, -1)
+
+
+def interval(sums: ClusterSums, alpha: float, name: str) -> tuple[float, float]:
+    """Return the lower and upper bound of the effect, each at one-sided level alpha; infinite where there is none."""
+    if name == "none":
+        return (-math.inf, math.inf)
+    if name == "full suite":
+        return (sums.effect, sums.effect)
+    least, most = sums.extremes
+    lower = _invert(lambda t: p_at_most(sums, t, name) <= alpha, sums.effect, least, _step(sums))
+    upper = -_invert(lambda t: p_at_least(sums, -t, name) <= alpha, -sums.effect, -most, _step(sums))
+    return lower, upper
+
+
+def _step(sums: ClusterSums) -> float:
+    _, error = paired.standard_error(sums.contrast(sums.effect), sums.weights)
+    if sums.scale == "ratio" and sums.baseline is not None:
+        error *= float(sums.weights.sum() / abs(sums.baseline.sum()))
+    return error if error > 0 and math.isfinite(error) else 1.0 / max(sums.clusters, 1)
+
+
+def _invert(rejected: Callable[[float], bool], centre: float, least: float, step: float) -> float:
+    """Return the largest effect that is rejected: search outwards from `centre`, then bisect; `least` if none is."""
+    kept, far = centre, centre - step
+    for _ in range(60):
+        if far <= least:
+            far = least
+            break
+        if rejected(far):
+            break
+        kept, step = far, 2.0 * step
+        far = centre - step
+    else:
+        return -math.inf
+    for _ in range(24):
+        middle = 0.5 * (far + kept)
+        far, kept = (middle, kept) if rejected(middle) else (far, middle)
+    return far
+
+
+def _distinct(columns: list[Array]) -> tuple[list[Array], Array]:
+    rows, counts = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)
+    return [rows[:, index] for index in range(len(columns))], counts.astype(np.float64)
+
+
+def _full_suite(sums: ClusterSums, effect: float, side: int) -> float:
+    return 0.0 if side * (sums.effect - effect) > 1e-12 * max(1.0, abs(effect)) else 1.0
+
+
+def _none(sums: ClusterSums, effect: float, side: int) -> float:
+    return 1.0
+
+
+def _binomial(sums: ClusterSums, effect: float, side: int) -> float:
+    events, rate = round(float(sums.candidate.sum())), min(1.0, max(0.0, sums.sign * effect))
+    test = binomial.p_at_most if side * sums.sign > 0 else binomial.p_at_least
+    return test(events, sums.samples, rate)
+
+
+def _score(sums: ClusterSums, effect: float, side: int) -> float:
+    gain: Array = side * sums.gain
+    if abs(effect) >= 1.0:
+        return 0.0 if side * effect <= -1.0 and bool((gain > -1).any()) else 1.0
+    return score.p_value(int((gain > 0).sum()), int((gain < 0).sum()), sums.samples, side * effect)
+
+
+def _bounded(test: Callable[[Array, Array, float], Array], sums: ClusterSums, effect: float, side: int) -> float:
+    low, high = sums.reach(effect)
+    worst = low if side > 0 else -high
+    if worst >= 0.0:
+        return 0.0 if float((side * sums.contrast(effect)).max()) > 0.0 else 1.0
+    (values,), counts = _distinct([side * sums.contrast(effect)])
+    return float(test(values, counts, worst))
+
+
+def _betting(sums: ClusterSums, effect: float, side: int) -> float:
+    if sums.population is not None and bool((sums.weights == sums.weights[0]).all()):
+        done = sums.samples / sums.population
+        certain = done * sums.effect + (1.0 - done) * sums.extremes[0 if side > 0 else 1]
+        if side * (certain - effect) > 0:
+            return 0.0
+    return _bounded(betting.p_value, sums, effect, side)
+
+
+def _dirichlet(sums: ClusterSums, effect: float, side: int) -> float:
+    return _bounded(dirichlet.p_value, sums, effect, side)
+
+
+def _student(sums: ClusterSums, effect: float, side: int) -> float:
+    (values, weights), counts = _distinct([side * sums.contrast(effect), sums.weights])
+    unseen = 1.0 if sums.population is None else math.sqrt(max(0.0, 1.0 - sums.samples / sums.population))
+    return float(paired.p_value(values, counts, weights, unseen))
+
+
+_TESTS: dict[str, Callable[[ClusterSums, float, int], float]] = {
+    "full suite": _full_suite,
+    "none": _none,
+    "binomial": _binomial,
+    "score": _score,
+    "betting": _betting,
+    "dirichlet": _dirichlet,
+    "t": _student,
+}
