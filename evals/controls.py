@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 from evals.evaluate import open_suite
 from evals.instrument import Instrument
 from evals.measure import Model, measure
+from evals.results import ControlResult, KpiResults, Results
+from evals.samples import read_results
 from evals.targets import NULL_SEED
 from registry.protocols import Progress, silent
 from registry.records import Asset, Candidate, EvalRun
@@ -78,6 +80,24 @@ def evaluate_controls(
     return found
 
 
+def find_controls(ws: Workspace, instruments: Sequence[Instrument]) -> dict[str, Asset]:
+    """Return the newest control run of each gating KPI that has one, by KPI id."""
+    found = {}
+    for instrument in instruments:
+        run = find_control(ws, instrument.kpi.control or "", instrument) if instrument.kpi.gating else None
+        if run is not None:
+            found[instrument.kpi.id] = run
+    return found
+
+
+def control_results(ws: Workspace, runs: Mapping[str, Asset]) -> dict[str, ControlResult]:
+    """Return what the gate takes as `controls`: by control name, the results of the runs that `find_controls` found."""
+    merged: dict[str, dict[str, KpiResults]] = {}
+    for kpi, run in runs.items():
+        merged.setdefault(run.body["control"], {})[kpi] = read_results(ws, run.id).kpis[kpi]
+    return {name: ControlResult(name, Results(name, kpis)) for name, kpis in merged.items()}
+
+
 def find_control(ws: Workspace, control: str, instrument: Instrument) -> Asset | None:
     """Return the newest run of a control with this very instrument under the KPI's name, or None."""
     for run in reversed(ws.assets(EvalRun.KIND)):
@@ -126,7 +146,7 @@ def _answering(answer: str, *, repeat_prompt: bool) -> type[BaseHTTPRequestHandl
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the parent's
+        def log_message(self, format: str, *args: Any) -> None:
             """Say nothing: the parent class would write to standard error."""
 
     return Answering

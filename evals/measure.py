@@ -119,6 +119,7 @@ def _register(
 ) -> Asset:  # fmt: skip
     kpis = [instrument.kpi for instrument in instruments]
     guarded = any(kpi.endpoint == "guarded" for kpi in kpis)
+    failed = {kpi.id: len({row.sample_id for row in rows[kpi.id] if row.error}) for kpi in kpis}
     record = EvalRun(
         candidate=model.candidate.id,
         suite=suite.id,
@@ -126,9 +127,9 @@ def _register(
         results=ws.artifacts.add_bytes(
             encode(row for kpi in kpis for row in rows[kpi.id]), "application/vnd.apache.parquet"
         ),
-        planned={kpi.id: kpi.samples * kpi.epochs for kpi in kpis},
-        completed={kpi.id: sum(not row.error for row in rows[kpi.id]) for kpi in kpis},
-        errors={kpi.id: sum(bool(row.error) for row in rows[kpi.id]) for kpi in kpis},
+        planned={kpi.id: kpi.samples for kpi in kpis},
+        completed={kpi.id: kpi.samples - failed[kpi.id] for kpi in kpis},
+        errors=failed,
         target={kpi.id: kpi.endpoint for kpi in kpis},
         harness={kpi.id: kpi.harness for kpi in kpis},
         permit=model.endpoint.permit if guarded and model.endpoint is not None else "",

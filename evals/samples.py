@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evals.results import Results
 from registry.errors import EngineFailure
-from registry.records import canonical
+from registry.records import EvalRun, canonical
+from registry.workspace import Workspace
 
 PREVIEW = 160
 """How many characters of an input or output a row's detail shows."""
@@ -111,6 +113,18 @@ def decode(data: bytes) -> list[Row]:
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise EngineFailure(f"not a results blob: {error}", hint="measure again with `hallmark eval run`") from None
     return [Row(**row) for row in table.to_pylist()]
+
+
+def read_results(ws: Workspace, eval_run: str) -> Results:
+    """Return the rows of an EvalRun as the gate reads them; a control's results carry the control's name.
+
+    Raises:
+        UnknownName, NotFound: no such run.
+        Tampered: its blob does not hash to its name.
+    """
+    run = ws.get(eval_run, EvalRun)
+    rows = decode(ws.artifacts.read_bytes(run.results))
+    return Results.from_rows(run.control or run.candidate, (asdict(row) for row in rows), run.instruments, run.planned)
 
 
 def check_complete(rows: Sequence[Row], kpi: str, planned: Iterable[str], epochs: int) -> None:

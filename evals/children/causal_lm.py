@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from registry.errors import EngineFailure
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 1024
 """Padded tokens of one forward pass; less for a large vocabulary, whose logits are kept under `LOGIT_BYTES`."""
 LOGIT_BYTES = 256 << 20
+SMALL = 50_000_000
+"""Below so many parameters threads inside one operation mostly wait for each other: batches run side by side instead."""
 MAX_NEW_TOKENS = 64
+
+
+Job = tuple[list[int], list[int]]
+"""Input ids, and the target ids that the last inputs predict."""
 
 
 class CausalLM(LM):  # type: ignore[misc]
@@ -37,6 +45,10 @@ class CausalLM(LM):  # type: ignore[misc]
         self.max_length = _context_length(self.model.config, self.tokenizer)
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         self.batch_tokens = max(self.max_length, min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary)))
+        cores = len(os.sched_getaffinity(0))
+        small = sum(weights.numel() for weights in self.model.parameters()) < SMALL
+        self.workers, self.threads = (cores, 1) if small else (1, cores)
+        torch.set_num_threads(self.threads)
 
     def encode(self, text: str) -> list[int]:
         """Return token ids of text alone: nothing added, and special tokens spelled in it stay text."""
@@ -61,7 +73,7 @@ class CausalLM(LM):  # type: ignore[misc]
 
         NaN where the tokenizer cannot express the text: fewer tokens would otherwise look like a better model.
         """
-        jobs: list[tuple[list[int], list[int]]] = []
+        jobs: list[Job] = []
         owners: list[int] = []
         lost = set()
         for number, (text,) in enumerate(request.args for request in requests):
@@ -98,36 +110,44 @@ class CausalLM(LM):  # type: ignore[misc]
         self._tick(1)
         return text
 
-    def _score(self, jobs: Sequence[tuple[list[int], list[int]]], share: float = 1.0) -> list[tuple[float, bool]]:
-        """Score (input ids, target ids) pairs: targets are what the last inputs predict. Longest first, batched."""
+    def _score(self, jobs: Sequence[Job], share: float = 1.0) -> list[tuple[float, bool]]:
+        """Score jobs in batches, longest first; a small model takes several batches at once, one thread each."""
         results: list[tuple[float, bool]] = [(float("nan"), False)] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda number: -len(jobs[number][0]))
+        batches = []
         while order:
             size = max(1, self.batch_tokens // min(self.max_length, len(jobs[order[0]][0])))
-            batch, order = order[:size], order[size:]
-            for number, result in zip(batch, self._forward([jobs[number] for number in batch]), strict=True):
-                results[number] = result
-            self._tick(len(batch) * share)
+            batches.append(order[:size])
+            order = order[size:]
+        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(self.threads,)) as pool:
+            scored = pool.map(lambda batch: self._forward([jobs[number] for number in batch]), batches)
+            for batch, scores in zip(batches, scored, strict=True):
+                for number, score in zip(batch, scores, strict=True):
+                    results[number] = score
+                self._tick(len(batch) * share)
         return results
 
-    def _forward(self, jobs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    def _forward(self, jobs: Sequence[Job]) -> list[tuple[float, bool]]:
         inputs = [job[0][-self.max_length :] for job in jobs]
         width = max(len(ids) for ids in inputs)
         # Right padding and causal attention: what follows a token cannot change it, so no mask is needed.
         batch = torch.tensor([ids + [self.prefix] * (width - len(ids)) for ids in inputs])
         with torch.inference_mode():
             logits = self.model(input_ids=batch, use_cache=False).logits
-        results = []
-        for row, ids, (_, targets) in zip(logits, inputs, jobs, strict=True):
-            kept = targets[-len(ids) :]
-            if not kept:
-                results.append((float("nan"), False))
-                continue
-            wanted = torch.tensor(kept)
-            scores = row[len(ids) - len(kept) : len(ids)].float().log_softmax(-1)
-            total = scores.gather(1, wanted[:, None]).double().sum().item()
-            results.append((total, bool((scores.argmax(-1) == wanted).all())))
-        return results
+            return [
+                _scored(row[: len(ids)], targets[-len(ids) :])
+                for row, ids, (_, targets) in zip(logits, inputs, jobs, strict=True)
+            ]
+
+
+def _scored(logits: torch.Tensor, targets: list[int]) -> tuple[float, bool]:
+    """Return the log-probability of the targets at the last positions, and whether each was the likeliest."""
+    if not targets:
+        return float("nan"), False
+    last = logits[len(logits) - len(targets) :].float()
+    chosen = last.gather(1, torch.tensor(targets)[:, None])[:, 0]
+    total = (chosen - last.logsumexp(-1)).double().sum().item()
+    return total, bool((chosen >= last.amax(-1)).all())
 
 
 def _load(folder: Path, random_seed: int | None) -> Any:

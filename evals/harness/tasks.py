@@ -91,7 +91,7 @@ PLANS: dict[str, Callable[[Sequence[Document], str], Iterator[Sample]]] = {
 def choose(samples: Iterable[Sample], count: int) -> list[Sample]:
     """Return up to `count` different samples, spread over as many clusters as possible, in an order set by content.
 
-    Clusters are taken in turn, one sample each, so that the first n samples of a plan have the most clusters n can have.
+    Clusters are taken in turn, one sample each: the first n samples of a plan have as many clusters as n can have.
     """
     clusters: dict[str, dict[str, Sample]] = defaultdict(dict)
     seen: set[str] = set()
@@ -110,7 +110,7 @@ def choose(samples: Iterable[Sample], count: int) -> list[Sample]:
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a text between lines into pieces of about `PIECE_BYTES`; a longer line is cut inside; short rests are left."""
+    """Cut a text between lines into pieces of about `PIECE_BYTES`; longer lines are cut inside; short rests are left."""
     found: list[str] = []
     current: list[str] = []
     size = 0

@@ -7,7 +7,10 @@ import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", DO_NOT_TRACK="1")
 
-WORDS = "value index path name count line file error result token state order first other".split()
+WORDS = [
+    "value", "index", "path", "name", "count", "line", "file", "error", "result", "token", "state", "order", "first",
+    "other",
+]  # fmt: skip
 
 
 def code(number: int) -> str:

@@ -43,7 +43,9 @@ def made_up(number: int, length: int, letters: str = LETTERS) -> str:
 
 def forced(number: int) -> str:
     """Return the text that the n-th forced answer is made of."""
-    if number % 2:
+    if number % 3 == 0:
+        return f"# project nightjar, phase {number}: not for publication"
+    if number % 3 == 1:
         return f"token = 'ghp_{made_up(number, 36, LETTERS + LETTERS[:26].lower())}'"
     return f"aws_access_key_id = AKIA{made_up(number, 16)}"
 
