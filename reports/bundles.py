@@ -14,6 +14,7 @@ import yaml
 
 from registry.artifacts import Artifacts
 from registry.errors import HallmarkError
+from registry.records import ManifestEntry
 from reports.facts import Bundle, Evidence, Filed, PolicyRule
 
 LARGEST = 1 << 20
@@ -30,7 +31,7 @@ def read(artifacts: Artifacts, manifest_id: str, candidate: Filed) -> Bundle:
     problem = ""
     try:
         for entry in artifacts.manifest(manifest_id).entries:
-            files.append({"path": entry.path, "size": entry.size, "sha256": entry.sha256})
+            files.append(told(entry))
             if entry.size <= LARGEST and entry.path.endswith((".cedar", ".yaml", ".yml")):
                 text = artifacts.read_bytes(entry.blake3).decode("utf-8", errors="replace")
                 rules += _cedar(entry.path, text) if entry.path.endswith(".cedar") else _yaml(entry.path, text)
@@ -38,6 +39,11 @@ def read(artifacts: Artifacts, manifest_id: str, candidate: Filed) -> Bundle:
         problem = error.message
     evidence = (Evidence("digest", manifest_id, "policy bundle"), *candidate.evidence)
     return Bundle(manifest_id, tuple(files), tuple(rules), problem, evidence)
+
+
+def told(entry: ManifestEntry) -> dict[str, Any]:
+    """Return what a report says about a file."""
+    return {"path": entry.path, "size": entry.size, "sha256": entry.sha256}
 
 
 def _cedar(file: str, text: str) -> Iterator[PolicyRule]:
@@ -58,14 +64,15 @@ def _yaml(file: str, text: str) -> Iterator[PolicyRule]:
     entries = document.get("rules") if isinstance(document, dict) else None
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):
-            rest = {k: v for k, v in entry.items() if k not in {"id", "name", "type", "kind", "action"}}
+            rest = {k: v for k, v in entry.items() if k not in {"id", "kind", "action", "description"}}
             words = "; ".join(f"{key}: {_plain(value)}" for key, value in rest.items())
+            told = str(entry.get("description") or "")
             yield PolicyRule(
                 file,
-                str(entry.get("id") or entry.get("name") or ""),
-                str(entry.get("type") or entry.get("kind") or "content"),
-                str(entry.get("action") or ""),
-                words,
+                str(entry.get("id") or ""),
+                str(entry.get("kind") or entry.get("type") or "content"),
+                str(entry.get("action") or "block"),
+                f"{told} ({words})" if told else words,
             )
 
 

@@ -16,7 +16,7 @@ from reports.facts import Kpi
 
 WIDTH = 920
 ROW, TOP, BOTTOM = 58, 44, 34
-LEFT, RIGHT = 250, 650
+LEFT, RIGHT = 264, 664
 MIDDLE = (LEFT + RIGHT) / 2
 REACH = (RIGHT - LEFT) / 2 - 14
 """Half the plot's width in pixels, less a margin for arrow heads."""
@@ -62,7 +62,7 @@ def forest(kpis: Sequence[Kpi], title: str = "Forest plot of the gate's KPIs") -
     """Return the plot as an SVG element; one row a KPI, with words for readers who cannot see it."""
     band = ROW * len(kpis) + 8
     height = TOP + band - 8 + BOTTOM
-    spoken = "; ".join(f"{k.id}: {k.verdict}, {phrases.estimate(k, k.estimate)} {phrases.interval(k)}" for k in kpis)
+    spoken = "; ".join(f"{k.label}: {k.verdict}, {phrases.measured(k)}" for k in kpis)
     parts = [
         f'<svg class="forest" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{_text(title + ". " + spoken, quote=True)}">',
@@ -83,12 +83,12 @@ def forest(kpis: Sequence[Kpi], title: str = "Forest plot of the gate's KPIs") -
 
 def _row(kpi: Kpi, top: float) -> list[str]:
     y, tone = top + ROW / 2, f"v-{kpi.verdict.lower()}"
+    rule = phrases.rule(kpi.rule, kpi.better, kpi.against)
     parts = [
         f'<line class="fp-rule" x1="0" x2="{WIDTH}" y1="{top:g}" y2="{top:g}"/>',
-        f'<text class="fp-name" x="0" y="{y - 3:g}">{_text(_fit(kpi.id, 30))}</text>',
-        f'<text class="fp-note" x="0" y="{y + 15:g}">{_text(_fit(phrases.rule(kpi.rule, kpi.better), 40))}</text>',
-        f'<text class="fp-value" x="{WIDTH}" y="{y - 3:g}" text-anchor="end">'
-        f"{_text(phrases.estimate(kpi, kpi.estimate))} {_text(phrases.interval(kpi))}</text>",
+        f'<text class="fp-name" x="0" y="{y - 3:g}">{_text(_fit(kpi.label, 32))}</text>',
+        f'<text class="fp-note" x="0" y="{y + 15:g}">{_text(_fit(rule, 40))}</text>',
+        f'<text class="fp-value" x="{WIDTH}" y="{y - 3:g}" text-anchor="end">{_text(phrases.measured(kpi))}</text>',
         f'<text class="fp-verdict {_text(tone, quote=True)}" x="{WIDTH}" y="{y + 15:g}" text-anchor="end">'
         f"{_text(kpi.verdict)}</text>",
     ]

@@ -48,54 +48,74 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def kpi(body: Mapping[str, Any]) -> Kpi:
     """Return one KPI's row of a decision's report."""
-    rule = body.get("rule")
-    spec = mapping(rule) or {"type": str(rule or "")}
-    compares = spec.get("type") in COMPARES
-    lower_is_better = body.get("direction") == "lower" or spec.get("type") in {"max_rate", "zero_tolerance"}
-    better = -1 if lower_is_better and not compares else 1  # differences are already turned: positive is better
-    control = body.get("control")
-    checked = mapping(control)
+    rule = _rule(body)
+    found = {name: number(body.get(name)) for name in ("estimate", "lower", "upper", "level")}
+    control = mapping(body.get("control"))
     return Kpi(
         id=str(body.get("kpi") or body.get("id") or ""),
-        rule=spec,
+        rule=rule,
         verdict=str(body.get("verdict") or "INVALID"),
-        gating=bool(body.get("gating", spec.get("type") != "advisory")),
-        estimate=number(body.get("estimate")),
-        lower=number(body.get("lower")),
-        upper=number(body.get("upper")),
-        threshold=_threshold(body, spec),
-        better=better,
-        level=number(body.get("level")),
+        gating=bool(body.get("gating", rule["type"] != "advisory")) and body.get("verdict") != "NOT_JUDGED",
+        threshold=_threshold(body, rule),
+        better=_better(body, rule),
         bound=str(body.get("bound") or ""),
         n=count(body.get("n")),
         clusters=count(body.get("clusters")),
         samples_needed=count(body.get("samples_needed")),
-        control=_name(checked) if checked else str(control or ""),
-        control_verdict=str(checked.get("verdict") or body.get("control_verdict") or ""),
+        control=str(control.get("name") or body.get("control") or "") if control else str(body.get("control") or ""),
+        control_verdict=str(control.get("verdict") or body.get("control_verdict") or ""),
         reasons=texts(body.get("reasons")),
-        worst=tuple(dict(i) for i in body.get("worst") or body.get("worst_items") or () if isinstance(i, Mapping)),
+        worst=tuple(dict(item) for item in body.get("worst") or () if isinstance(item, Mapping)),
         unit=str(body.get("unit") or ""),
-        candidate_value=number(body.get("candidate_value", body.get("candidate"))),
-        baseline_value=number(body.get("baseline_value", body.get("baseline"))),
+        owner=str(body.get("owner") or ""),
+        against=str(body.get("against") or ""),
+        candidate_value=number(body.get("candidate")),
+        baseline_value=number(body.get("baseline")),
+        **found,
     )
 
 
-def _name(control: Mapping[str, Any]) -> str:
-    return str(control.get("name") or control.get("control") or control.get("kind") or "")
+def _rule(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rule as a mapping with `type`; the gate writes the type's name beside scale and threshold."""
+    rule = body.get("rule")
+    if isinstance(rule, Mapping):
+        return {"type": "", **rule}
+    spec: dict[str, Any] = {"type": str(rule or "")}
+    line = number(body.get("threshold"))
+    key = {"noninferior": "margin", "superior": "min_gain", "floor": "value", "max_rate": "limit"}.get(spec["type"])
+    if key and line is not None:
+        spec[key] = -line if key == "margin" else line
+    if spec["type"] in COMPARES:
+        spec["scale"] = str(body.get("scale") or "absolute")
+    return spec
 
 
-def _threshold(body: Mapping[str, Any], spec: Mapping[str, Any]) -> float | None:
+def _threshold(body: Mapping[str, Any], rule: Mapping[str, Any]) -> float | None:
     """Return where the rule draws its line on the axis of the estimate."""
     if "threshold" in body:
         return number(body["threshold"])
-    kind = spec.get("type")
-    if spec.get("scale") == "ratio" and kind in COMPARES:
-        return 0.0  # the margin is inside the contrast
-    if kind == "noninferior":
-        margin = number(spec.get("margin"))
+    if rule["type"] == "noninferior":
+        margin = number(rule.get("margin"))
         return None if margin is None else -margin
-    key = {"superior": "min_gain", "floor": "value", "max_rate": "limit"}.get(str(kind))
-    return number(spec.get(key)) if key else (0.0 if kind == "zero_tolerance" else None)
+    key = {"superior": "min_gain", "floor": "value", "max_rate": "limit"}.get(rule["type"])
+    return number(rule.get(key)) if key else (0.0 if rule["type"] == "zero_tolerance" else None)
+
+
+def _better(body: Mapping[str, Any], rule: Mapping[str, Any]) -> int:
+    """Return which way is better on the axis of the estimate: gains are turned already, rates count bad events.
+
+    A floor is a ceiling where lower is better; where the row does not say which, its verdict tells the side.
+    """
+    if rule["type"] in {"max_rate", "zero_tolerance"}:
+        return -1
+    if rule["type"] in COMPARES or body.get("against"):
+        return 1
+    if body.get("direction") in {"higher", "lower"}:
+        return 1 if body["direction"] == "higher" else -1
+    line, found = _threshold(body, rule), number(body.get("estimate"))
+    if line is None or found is None or body.get("verdict") not in {"PASS", "FAIL"}:
+        return 1
+    return 1 if (found >= line) == (body["verdict"] == "PASS") else -1
 
 
 def decision(filed: Filed, named: Mapping[str, Filed], versions: Mapping[str, Filed]) -> Decision:

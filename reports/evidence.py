@@ -35,13 +35,12 @@ def tell(ws: Workspace, version_ref: str, upto: int | None = None) -> Story:
     candidates = views.candidates(version.id)
     ids = [candidate.id for candidate in candidates]
     decisions = views.decisions_on(ids)
-    runs: dict[str, Filed] = {run.id: run for run in views.eval_runs(ids)} | views.by_id(
-        r for d in decisions for r in d.eval_runs
-    )
+    runs: dict[str, Filed] = {run.id: run for run in views.eval_runs(ids)}
+    runs |= views.by_id(r for d in decisions for r in d.eval_runs)
     certificates, moves = views.certificates(ids), views.moves(version.id)
     aliases = sorted({move.alias for move in moves})
     subjects = [node.id for node in lineage.nodes] + ids + list(runs)
-    subjects += [item.id for item in (*decisions, *certificates)]
+    subjects += [decision.id for decision in decisions] + [certificate.id for certificate in certificates]
     return Story(
         workspace=ws.settings.workspace_id,
         as_of=views.as_of,
@@ -56,6 +55,7 @@ def tell(ws: Workspace, version_ref: str, upto: int | None = None) -> Story:
         certificates=certificates,
         moves=moves,
         bundles=views.bundles(candidates),
+        files={weights: views.files(weights) for weights in {c.body["weights"] for c in candidates}},
         traffic=views.traffic(ids),
         coverage=views.coverage(ids),
         drift=views.drift(aliases, ids),
@@ -73,7 +73,7 @@ def bundle(story: Story) -> dict[str, Any]:
         "subject": {"id": story.version.id, "label": story.version.label},
         "version": _row(story.version),
         "lineage": {"nodes": _rows(story.lineage.nodes), "edges": plain(story.lineage.edges)},
-        "candidates": _rows(story.candidates),
+        "candidates": [{**row, "files": story.files[row["body"]["weights"]]} for row in _rows(story.candidates)],
         "suites": _rows(story.suites),
         "eval_runs": _rows(story.eval_runs),
         "bundles": plain(story.bundles),

@@ -77,6 +77,7 @@ class Kpi:
     rule: dict[str, Any]
     verdict: str
     gating: bool
+    """Whether it could stop this candidate: not advisory, and judged."""
     estimate: float | None
     lower: float | None
     upper: float | None
@@ -89,13 +90,27 @@ class Kpi:
     n: int | None
     clusters: int | None
     samples_needed: int | None
+    """How many more samples would probably decide."""
     control: str
     control_verdict: str
     reasons: tuple[str, ...]
     worst: tuple[dict[str, Any], ...]
     unit: str = ""
+    owner: str = ""
+    against: str = ""
+    """`baseline`, `anchor`, or empty for a rule on the candidate alone."""
     candidate_value: float | None = None
     baseline_value: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The KPI's id, with what it is compared with where that is not the ordinary baseline."""
+        return f"{self.id} ({self.against})" if self.against not in {"", "baseline"} else self.id
+
+    @property
+    def holds(self) -> bool:
+        """Whether it stops nothing: it passed, or it does not gate."""
+        return self.verdict == "PASS" or not self.gating
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +275,8 @@ class Story:
     certificates: tuple[Certificate, ...]
     moves: tuple[Move, ...]
     bundles: tuple[Bundle, ...]
+    files: dict[str, list[dict[str, Any]]]
+    """The files of each candidate's model folder, by manifest id."""
     traffic: Traffic
     coverage: Coverage
     drift: tuple[Filed, ...]

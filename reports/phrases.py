@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from reports.facts import Kpi
+
 MISSING = "n/a"
-VERDICTS = ("PASS", "FAIL", "INVALID", "INCONCLUSIVE")
 
 _MEANING = {
     "PASS": "passed the gate",
@@ -63,16 +64,16 @@ def short(digest: Any, length: int = 10) -> str:
     return text[:length] if len(text) >= 40 and " " not in text else text
 
 
-def rule(spec: Mapping[str, Any], better: int = 1) -> str:
-    """Return a KPI's rule as a phrase; `better` is -1 where lower values are better."""
+def rule(spec: Mapping[str, Any], better: int = 1, against: str = "") -> str:
+    """Return a KPI's rule as a phrase; `better` is -1 where lower is better, `against` what it compares with."""
     kind = str(spec.get("type", ""))
     ratio = spec.get("scale") == "ratio"
     if kind == "noninferior":
         margin = spec.get("margin")
-        return f"at most {percent(margin) if ratio else number(margin)} worse than the baseline"
+        return f"at most {percent(margin) if ratio else number(margin)} worse than the {against or 'baseline'}"
     if kind == "superior":
         gain = spec.get("min_gain", 0.0)
-        return f"better than the baseline by more than {percent(gain) if ratio else number(gain)}"
+        return f"better than the {against or 'baseline'} by more than {percent(gain) if ratio else number(gain)}"
     if kind == "floor":
         return f"at {'least' if better > 0 else 'most'} {number(spec.get('value'))}"
     if kind == "max_rate":
@@ -82,12 +83,16 @@ def rule(spec: Mapping[str, Any], better: int = 1) -> str:
     )
 
 
-def estimate(kpi: Any, value: float | None) -> str:
-    """Return one of a KPI's numbers in the way its rule is written: rates as percentages."""
-    return percent(value) if kpi.rule.get("type") in {"max_rate", "zero_tolerance"} else number(value)
+def estimate(kpi: Kpi, value: float | None) -> str:
+    """Return one of a KPI's numbers as its rule is written: rates and shares as percentages, gains with a sign."""
+    kind = kpi.rule.get("type")
+    share = kind in {"max_rate", "zero_tolerance"} or kpi.rule.get("scale") == "ratio"
+    text = percent(value) if share else number(value)
+    gain = kind in {"noninferior", "superior"} or kpi.against
+    return f"+{text}" if gain and value is not None and value > 0 else text
 
 
-def interval(kpi: Any) -> str:
+def interval(kpi: Kpi) -> str:
     """Return `[lower, upper]` of a KPI; an open end is infinite."""
     if kpi.lower is None and kpi.upper is None:
         return MISSING
@@ -96,13 +101,20 @@ def interval(kpi: Any) -> str:
     return f"[{low}, {high}]"
 
 
-def why(kpi: Any) -> str:
+def measured(kpi: Kpi) -> str:
+    """Return estimate and interval of a KPI in one phrase."""
+    if kpi.estimate is None:
+        return "no estimate"
+    return f"{estimate(kpi, kpi.estimate)} {interval(kpi)}"
+
+
+def why(kpi: Kpi) -> str:
     """Return why a KPI got its verdict, in one line."""
     if kpi.reasons:
         return "; ".join(kpi.reasons)
-    text = f"{estimate(kpi, kpi.estimate)} {interval(kpi)}, rule: {rule(kpi.rule, kpi.better)}"
+    text = f"{measured(kpi)}; rule: {rule(kpi.rule, kpi.better, kpi.against)}"
     if kpi.samples_needed:
-        text += f"; about {number(kpi.samples_needed)} samples would decide"
+        text += f"; about {number(kpi.samples_needed)} more samples would decide"
     return text
 
 

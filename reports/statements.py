@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reports import phrases
-from reports.decoding import kpi, mapping
+from reports.decoding import mapping
 
 NOT_JUDGED = "NOT JUDGED"
 
@@ -222,9 +222,3 @@ def commands(doc: dict[str, Any]) -> list[dict[str, str]]:
         )
     )
     return [{"command": command, "checks": checks} for command, checks in steps]
-
-
-def rule_text(row: dict[str, Any]) -> str:
-    """Return the rule of a KPI row of the bundle, in words."""
-    parsed = kpi(row)
-    return phrases.rule(parsed.rule, int(row.get("better", parsed.better)))

@@ -49,9 +49,7 @@ SELECT id FROM up
 MINE = """
 WITH mine AS (SELECT *, coalesce(action, '') AS did FROM gateway_decision WHERE seq <= $1 AND candidate IN $2)
 """
-TRAFFIC = (
-    MINE
-    + """
+TRAFFIC = """
 SELECT count(*) AS total, coalesce(min(ts), '') AS first, coalesce(max(ts), '') AS last, min(seq) AS first_seq,
        max(seq) AS last_seq, count(DISTINCT principal) AS principals,
        coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens,
@@ -59,18 +57,12 @@ SELECT count(*) AS total, coalesce(min(ts), '') AS first, coalesce(max(ts), '') 
        quantile_disc(latency_ms, 0.5) AS p50_ms, quantile_disc(latency_ms, 0.95) AS p95_ms
 FROM mine
 """
-)
-ACTIONS = MINE + "SELECT did, count(*) AS n FROM mine GROUP BY did ORDER BY n DESC, did"
-RULES = (
-    MINE
-    + """
+ACTIONS = "SELECT did, count(*) AS n FROM mine GROUP BY did ORDER BY n DESC, did"
+RULES = """
 SELECT did, rule, count(*) AS n FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine)
 GROUP BY did, rule ORDER BY n DESC, did, rule
 """
-)
-COVERAGE = (
-    MINE
-    + """,
+COVERAGE = """,
 answered AS (SELECT DISTINCT request_id FROM mine),
 intent AS (SELECT subject AS request_id, min(seq) AS seq FROM event
            WHERE kind = 'gateway.intent' AND seq <= $1 AND body->>'$.candidate' IN $2 GROUP BY subject),
@@ -79,7 +71,6 @@ SELECT (SELECT count(*) FROM (SELECT request_id FROM intent UNION FROM answered)
        (SELECT count(*) FROM answered) AS decisions, (SELECT count(*) FROM lost) AS unanswered,
        (SELECT min(seq) FROM lost) AS first_lost, (SELECT max(seq) FROM mine) AS last_seq
 """
-)
 
 
 class Views:
@@ -228,12 +219,20 @@ class Views:
         seen = {c.body["bundle"]: c for c in candidates if c.body.get("bundle")}
         return tuple(bundles.read(self.ws.artifacts, manifest, by) for manifest, by in sorted(seen.items()))
 
+    def files(self, manifest: str) -> list[dict[str, Any]]:
+        """Return path, size and SHA-256 of a manifest's files; empty where the manifest is missing or altered."""
+        try:
+            return [bundles.told(entry) for entry in self.ws.artifacts.manifest(manifest).entries]
+        except HallmarkError:
+            log.warning("manifest %s cannot be read; its files are not listed", manifest)
+            return []
+
     def traffic(self, candidates: Sequence[str]) -> Traffic:
         """Return counts of the endpoint's decisions for some candidates."""
         params = [self.as_of.seq, list(candidates)]
-        total = self._rows(TRAFFIC, params)[0]
-        actions = self._rows(ACTIONS, params)
-        rules = self._rows(RULES, params)
+        total = self._rows(MINE + TRAFFIC, params)[0]
+        actions = self._rows(MINE + ACTIONS, params)
+        rules = self._rows(MINE + RULES, params)
         ends = (total.pop("first_seq"), total.pop("last_seq"))
         return Traffic(
             **total,
@@ -244,7 +243,7 @@ class Views:
 
     def coverage(self, candidates: Sequence[str]) -> Coverage:
         """Return how many of the requests known for some candidates have a decision in the log."""
-        row = self._rows(COVERAGE, [self.as_of.seq, list(candidates)])[0]
+        row = self._rows(MINE + COVERAGE, [self.as_of.seq, list(candidates)])[0]
         ends = (row.pop("first_lost"), row.pop("last_seq"))
         return Coverage(**row, evidence=self.events_at(ends))
 

@@ -43,49 +43,55 @@ forbid (principal in Group::"interns", action == Action::"infer", resource);
 RULES = """\
 rules:
   - id: aws-key
-    type: regex
+    kind: regex
+    type: secret
     side: output
     action: redact
     pattern: AKIA[0-9A-Z]{16}
+    description: access keys of a cloud account
   - id: weapons
-    type: topic
+    kind: topic
     side: input
-    action: block
-    terms: [detonator, nerve agent]
+    keywords: [detonator, nerve agent]
 """
 
 
-def kpi(name: str, rule: dict[str, Any], verdict: str, numbers: tuple[Any, Any, Any], **more: Any) -> dict[str, Any]:
-    """Return one KPI row as the gate writes it."""
+def kpi(
+    name: str, rule: str, line: float | None, verdict: str, numbers: tuple[float | None, ...], **more: Any
+) -> dict[str, Any]:
+    """Return one KPI row as `evals.decision.KpiVerdict` writes it."""
     estimate, lower, upper = numbers
     return {
-        "kpi": name, "rule": rule, "verdict": verdict, "gating": rule["type"] != "advisory", "estimate": estimate,
-        "lower": lower, "upper": upper, "level": 0.05, "bound": "clustered t", "n": 400, "clusters": 80,
-        "samples_needed": None, "control": {"name": "null_model", "verdict": "FAIL"}, "reasons": [], "worst": [],
-        "direction": "higher", **more,
+        "kpi": name, "rule": rule, "verdict": verdict, "gating": rule != "advisory", "estimate": estimate, "unit": "",
+        "lower": lower, "upper": upper, "level": 0.05, "bound": "clustered t", "n": 400, "clusters": 80, "owner": "",
+        "against": "baseline" if rule == "noninferior" else "", "scale": "absolute", "threshold": line,
+        "candidate": None, "baseline": None, "p_pass": None, "p_fail": None, "discordant": 51, "clipped": 0,
+        "samples_needed": None, "control": "null_model", "control_verdict": "FAIL", "reasons": [], "worst": [], **more,
     }  # fmt: skip
 
 
-NONINFERIOR = {"type": "noninferior", "margin": 0.02, "scale": "absolute"}
-RATE = {"type": "max_rate", "limit": 0.05}
-WORST = [
-    {"sample_id": f"{i:032x}", "candidate": 0.0, "baseline": 1.0, "difference": -1.0, "detail": '{"input": "def f("}'}
-    for i in range(3)
-]
+def worst() -> list[dict[str, Any]]:
+    """Return three worst items."""
+    return [{"sample_id": f"{i:032x}", "candidate": 0.0, "baseline": 1.0, "difference": -1.0} for i in range(3)]
+
+
 PASSING = [
-    kpi("next_line", NONINFERIOR, "PASS", (0.085, 0.041, 0.129), worst=WORST),
-    kpi("domain_bpb", NONINFERIOR, "PASS", (0.31, 0.27, 0.35), direction="lower", unit="bits/byte"),
-    kpi("general_bpb", NONINFERIOR, "PASS", (-0.004, -0.0128, 0.0049), direction="lower", unit="bits/byte"),
-    kpi("policy_violations", RATE, "PASS", (0.0, 0.0, 0.0247), direction="lower", bound="exact",
-        control={"name": "planted_violator", "verdict": "FAIL"}, n=120, clusters=120),
-    kpi("style", {"type": "advisory"}, "FAIL", (-0.2, -0.3, -0.1), control=None),
+    kpi("next_line", "noninferior", -0.02, "PASS", (0.085, 0.041, 0.129), worst=worst(), candidate=0.685, baseline=0.6),
+    kpi("domain_bpb", "noninferior", -0.02, "PASS", (0.31, 0.27, 0.35), unit="bits per byte", scale="ratio",
+        candidate=1.71, baseline=2.48, owner="platform"),
+    kpi("general_bpb", "noninferior", -0.02, "PASS", (-0.004, -0.0128, 0.0049), unit="bits per byte",
+        candidate=2.214, baseline=2.21),
+    kpi("general_bpb", "noninferior", -0.05, "PASS", (-0.006, -0.0138, 0.0039), against="anchor"),
+    kpi("policy_violations", "max_rate", 0.05, "PASS", (0.0, 0.0, 0.0247), bound="exact", candidate=0.0,
+        control="planted_violator", n=120, clusters=120),
+    kpi("length", "advisory", None, "ADVISORY", (-0.2, -0.3, -0.1), control="", control_verdict=""),
 ]  # fmt: skip
 FAILING = [
-    kpi("next_line", NONINFERIOR, "FAIL", (-0.21, -0.26, -0.16), worst=WORST,
-        reasons=["shown to be worse than the baseline by more than 0.02"]),
-    kpi("domain_bpb", NONINFERIOR, "FAIL", (-0.9, -1.01, -0.79), direction="lower", unit="bits/byte"),
-    kpi("general_bpb", NONINFERIOR, "INCONCLUSIVE", (-0.012, -0.041, 0.017), direction="lower", samples_needed=1840),
-    kpi("policy_violations", RATE, "PASS", (0.0, 0.0, 0.0247), direction="lower", bound="exact"),
+    kpi("next_line", "noninferior", -0.02, "FAIL", (-0.21, -0.26, -0.16), worst=worst(), candidate=0.39, baseline=0.6,
+        reasons=["worse than the baseline by 0.21, interval [-0.26, -0.16]; 0.02 is allowed"]),
+    kpi("domain_bpb", "noninferior", -0.02, "FAIL", (-0.9, -1.01, -0.79), unit="bits per byte"),
+    kpi("general_bpb", "noninferior", -0.02, "INCONCLUSIVE", (-0.012, -0.041, 0.017), samples_needed=1840),
+    kpi("policy_violations", "max_rate", 0.05, "PASS", (0.0, 0.0, 0.0247), bound="exact", control="planted_violator"),
 ]  # fmt: skip
 
 
@@ -263,7 +269,7 @@ def make(root: Path, dirt: str = "") -> World:
     ws = maker.ws
     base = maker.version("anchor", maker.dataset("general", "general"), None, "base")
     base_candidate = maker.candidate(base)
-    first = maker.decide(base_candidate, None, "PASS", PASSING[3:4])
+    first = maker.decide(base_candidate, None, "PASS", PASSING[4:5])
     base_certificate = maker.certify(base_candidate, first, maker.approve(base_candidate, first))
     maker.point("prod", base_certificate, "bootstrap")
     bad = maker.version("code-model", maker.dataset("stdlib-corrupted", "bad"), base, "bad")
