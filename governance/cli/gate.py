@@ -66,9 +66,11 @@ def show(session: Session, ref: str) -> None:
 
     Example: hallmark gate show code
     """
-    from evals.decision import decision_from_plain
+    import msgspec
+
+    from evals.decision import Decision
 
     asset = session.ws.resolve(ref, "decision")
-    value = decision_from_plain(asset.body["report"])
+    value = msgspec.convert(asset.body["report"], Decision)
     session.emit(asset, [*value.render_lines(), f"decision {asset.id[7:19]} by {asset.owner}, {asset.created[:19]}"])
     session.exit(value.exit_code)

@@ -1,5 +1,6 @@
 """The journal: what is acknowledged stays, what is torn is cut, what is altered is found."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -39,7 +40,7 @@ def test_append_returns_chained_events_that_read_back(tmp_path):
     journal = make(tmp_path)
     events = [frame.event for frame in read_segment(journal.segments()[0])]
     assert [event.kind for event in events] == ["segment.opened"] + ["count"] * 5
-    assert all(after.prev == before.hash for before, after in zip(events, events[1:], strict=False))
+    assert all(after.prev == before.hash for before, after in itertools.pairwise(events))
     assert events[-1].body == {"n": 4, "text": "éééé"}
 
 

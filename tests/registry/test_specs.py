@@ -28,6 +28,7 @@ class Shape(Spec):
     weights: dict[str, float] = {}
 
 
+SQUARE = "name: a\nparts:\n  - type: square\n"
 GOOD = "name: a\nparts:\n  - {type: square, side: 3}\n"
 
 
@@ -56,7 +57,7 @@ def test_a_good_spec_parses_and_has_a_digest():
             "unknown key",
             "side",
         ),
-        ("name: a\nparts:\n  - type: square\n    side: big\n", 4, "parts.0.square.side", "integer", "found 'big'"),
+        (f"{SQUARE}    side: big\n", 4, "parts.0.square.side", "integer", "found 'big'"),
         ("name: [1\n", 2, None, "not valid YAML", "quotes"),
         ("- a\n- b\n", 1, None, "found list", "fields: `name`"),
         ("", 1, None, "found nothing", "fields"),
