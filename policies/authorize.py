@@ -1,7 +1,7 @@
-"""Who may ask which model for what: one request to the endpoint as Cedar entities, decided by the bundle's access rules.
+"""Who may ask which model for what: a request to the endpoint as Cedar entities, decided by the bundle's access rules.
 
-Entities: `User` (attribute `key_id`; every attribute of the caller as a tag, a set of strings) in `Group`s, and `Model`
-(`status`, `candidate`, `certificate`, `labels`). Context: `CONTEXT` below. An error of any kind denies.
+Entities: `User` (attribute `key_id`; every attribute of the caller as a tag, a set of strings) in `Group`s, and
+`Model` (`status`, `candidate`, `certificate`, `labels`). Context: `CONTEXT` below. An error of any kind denies.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 Action = Literal["chat", "complete", "models"]
 ACTIONS: tuple[Action, ...] = ("chat", "complete", "models")
 CONTEXT: dict[str, Any] = {"decoding": [], "stream": False, "max_tokens": 0, "tools": False}
-"""What an access rule may ask of a request, with defaults. `decoding` is the set of decode-time constraints that the caller
-sent, each `structured_outputs.choice`, `structured_outputs.json`, `structured_outputs.regex` or `response_format`."""
+"""What an access rule may ask of a request, with defaults. `decoding` is the set of decode-time constraints that the
+caller sent, each `structured_outputs.choice`, `structured_outputs.json`, `structured_outputs.regex` or `response_format`."""
 MOST_REMEMBERED = 65_536
 
 
@@ -95,7 +95,7 @@ class Authorizer:
     def _evaluate(self, caller: Caller, action: Action, model: ModelState, context: dict[str, Any]) -> AccessDecision:
         user, served = {"type": "User", "id": caller.name}, {"type": "Model", "id": model.name}
         groups = [{"type": "Group", "id": name} for name in sorted(caller.groups)]
-        entities = [
+        entities: list[dict[str, Any]] = [
             {
                 "uid": user,
                 "attrs": {"key_id": caller.key_id},

@@ -1,9 +1,9 @@
 """Exact matching on growing text: position automata of all rules of a view, run as lazily built tables.
 
-Forward, a state says which positions of which patterns are reached by some start in the text: which matches end here, and
-whether anything is still live. Backward from there, the same positions are walked to the left until none is left: the last
-place that opens a pattern is the start of the longest match, or of the earliest live partial match (the walk runs the prefix
-closure of every rule at once). Glushkov, "The abstract theory of automata", 1961.
+Forward, a state says which positions of which patterns are reached by some start in the text: which matches end here,
+and whether anything is still live. Backward from there, the same positions are walked to the left until none is left:
+the last place that opens a pattern is the start of the longest match, or of the earliest live partial match (the walk
+runs the prefix closure of every rule at once). Glushkov, "The abstract theory of automata", 1961.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Forward(dict[str, "Forward"]):
 
 
 class Backward(dict[str, "Backward"]):
-    """A state before some character; `plain` and `edge` say whether a match may start there, `edge` only at a word edge."""
+    """A state before some character. `plain`: a match may start there; `edge`: it may if there is a word edge."""
 
     __slots__ = ("automaton", "edge", "places", "plain")
 
@@ -148,7 +148,7 @@ class Automaton:
             for backward in self._backward.values():
                 backward.clear()
             for table in (self._forward, self._backward, self._classes, self._openers):
-                table.clear()  # type: ignore[attr-defined]
+                table.clear()
             self._edges = 0
 
     def _accepting(self, places: Places, count: int) -> list[Accept]:

@@ -27,6 +27,7 @@ class GuardRule:
     validator: str
     kwargs: dict[str, Any]
     deadline_s: float
+    surfaces: tuple[str, ...] = ("chat", "completions")
 
 
 class Enforcer:
@@ -55,6 +56,10 @@ class Enforcer:
         """Say whether a rule needs the whole output, so that a stream is released at its end only."""
         side = self.compiled.output
         return any(rule.id not in exempt for rule in (*side.whole, *side.guards))
+
+    def guards_off(self, surface: str) -> frozenset[str]:
+        """Return the ids of guard rules that do not apply to a surface, `chat` or `completions`: exempt them there."""
+        return frozenset(rule.id for rule in self.guard_rules if surface not in rule.surfaces)
 
     def decode_fields(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields to set on the request to the engine; they replace the caller's own. May raise Refused."""
@@ -101,7 +106,7 @@ class OutputStream:
         self._parts.append(piece.text)
         whole = Piece("".join(self._parts), (*self._hits, *piece.hits), piece.blocked)
         self._forget()
-        return self._enforcer._whole(whole, self._exempt)  # noqa: SLF001
+        return self._enforcer._whole(whole, self._exempt)
 
     def _keep(self, piece: Piece) -> Piece:
         """Keep a piece back until the end; a block is told at once, with nothing of the text."""
@@ -126,7 +131,9 @@ def guard_rule(rule: GuardrailsRule, folder: Path) -> GuardRule:
     place, _, name = rule.validator.partition(":")
     if place.endswith(".py"):
         place = str((folder / place).resolve())
-    return GuardRule(rule.id, rule.type, rule.action, f"{place}:{name}", dict(rule.kwargs), rule.deadline_s)
+    return GuardRule(
+        rule.id, rule.type, rule.action, f"{place}:{name}", dict(rule.kwargs), rule.deadline_s, tuple(rule.surfaces)
+    )
 
 
 def _check(side: CompiledSide, text: str, exempt: frozenset[str]) -> Piece:

@@ -41,7 +41,7 @@ def is_word(char: str) -> bool:
 
 
 def has_word_edges(char: str) -> bool:
-    """Say whether a character belongs to a script whose words stand apart, so that an edge beside it means something."""
+    """Say whether a character belongs to a script whose words stand apart, so that an edge means something."""
     code = ord(char)
     return is_word(char) and not any(low <= code <= high for low, high in _UNSPACED)
 

@@ -1,8 +1,8 @@
-"""The bounded pattern language: the part of Python's regular expressions for which streaming enforcement is exact.
+r"""The bounded pattern language: the part of Python's regular expressions for which streaming enforcement is exact.
 
-Allowed: literals, classes, `.`, groups, alternatives, `?`, `{m}`, `{m,n}`, and `\\b` at the outer ends of the pattern or of a
-top-level alternative. Refused, each by name: unbounded repeats, look-around, back-references, anchors, inline flags.
-`\\d`, `\\w`, `\\s` mean ASCII; `\\b` is an edge between a letter, digit or underscore of any script and anything else.
+Allowed: literals, classes, `.`, groups, alternatives, `?`, `{m}`, `{m,n}`, and `\b` at the outer ends of the pattern or
+of a top-level alternative. Refused, each by name: unbounded repeats, look-around, back-references, anchors, inline flags.
+`\d`, `\w`, `\s` mean ASCII; `\b` is an edge between a letter, digit or underscore of any script and anything else.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _item(name: str, value: Any, folded: bool) -> Node:
 
 
 _REFUSALS = {
-    "AT": "anchors are not in the language, and `\\b` may stand only at the outer ends of the pattern or an alternative",
+    "AT": "anchors are not in the language; `\\b` may stand only at the outer ends of the pattern or an alternative",
     "ASSERT": "look-around is not in the language",
     "ASSERT_NOT": "look-around is not in the language",
     "GROUPREF": "back-references are not in the language",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from policies.checksums import CHECKS
+from policies.normalize import fold
 from policies.pattern import Branch, PatternError, literal, parse
 
 Side = Literal["input", "output", "both"]
@@ -106,7 +107,7 @@ class TermsRule(SpanRule):
 
 
 class TopicRule(SpanRule):
-    """A subject told by its keywords: blocks once `at_least` different ones were seen. Keywords are found as terms are."""
+    """A subject told by its keywords: blocks once `at_least` different ones were seen. Keywords match as terms do."""
 
     kind: Literal["topic"]
     type: Type = "topic"
@@ -116,16 +117,15 @@ class TopicRule(SpanRule):
 
     @pydantic.model_validator(mode="after")
     def _reachable(self) -> Self:
-        if self.at_least > len(set(self.keywords)):
-            raise PatternError(
-                f"`at_least` is {self.at_least}, with {len(set(self.keywords))} keywords it never blocks"
-            )
-        self.branches()
+        different = len(self.branches())
+        if self.at_least > different:
+            raise PatternError(f"`at_least` is {self.at_least}, with {different} different keywords it never blocks")
         return self
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return one alternative a keyword."""
-        return tuple(literal(word, folded=True, whole_words=True) for word in dict.fromkeys(self.keywords))
+        """Return one alternative a keyword; keywords that read the same on the folded view are one."""
+        different = {tuple(fold(word).split()): word for word in self.keywords}
+        return tuple(literal(word, folded=True, whole_words=True) for word in different.values())
 
     @property
     def folded(self) -> bool:
@@ -171,14 +171,14 @@ class JsonSchemaRule(Rule):
         from jsonschema.validators import validator_for
 
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             return False
         return bool(validator_for(self.schema_)(self.schema_).is_valid(value))
 
 
 class FormatRule(Rule):
-    """The whole answer is one of `choices`: enforced while decoding, then checked on the whole text before it is sent."""
+    """The whole answer is one of `choices`: enforced while decoding, checked on the whole text before it is sent."""
 
     kind: Literal["choice"]
     side: Literal["output"] = "output"
@@ -194,8 +194,8 @@ class FormatRule(Rule):
 class GuardrailsRule(Rule):
     """A guardrails-ai validator, run on the whole text by the guard worker; what goes wrong there blocks.
 
-    `validator` is `module:Class`, or `file.py:Class` for a file of the bundle. `action: redact` replaces the spans that the
-    validator names, or the whole text.
+    `validator` is `module:Class`, or `file.py:Class` for a file of the bundle. `action: redact` replaces the
+    spans that the validator names, or the whole text.
     """
 
     kind: Literal["guardrails"]
@@ -204,6 +204,8 @@ class GuardrailsRule(Rule):
     action: Literal["block", "redact"] = "block"
     validator: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_][\w./-]*:[A-Za-z_]\w*$")]
     kwargs: dict[str, Any] = {}
+    surfaces: Annotated[list[Literal["chat", "completions"]], pydantic.Field(min_length=1)] = ["chat", "completions"]
+    """Where it applies; answers there are sent once they are whole, answers elsewhere stream."""
     deadline_s: Annotated[float, pydantic.Field(gt=0, le=60)] = 2.0
 
 
@@ -211,6 +213,10 @@ AnyRule = Annotated[
     RegexRule | TermsRule | TopicRule | MaxLengthRule | JsonSchemaRule | FormatRule | GuardrailsRule,
     pydantic.Field(discriminator="kind"),
 ]
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _references(value: Any) -> list[str]:

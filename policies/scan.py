@@ -1,7 +1,7 @@
 """Compiled bundles, and the fast look at a whole text: which parts of it can hold a match at all.
 
-Hyperscan scans the text once for all rules and reports where matches of their bodies end; the exact automaton then reads only
-those parts. A rule set without a candidate costs one scan and nothing more.
+Hyperscan scans the text once for all rules and reports where matches of their bodies end; the exact automaton then
+reads only those parts. A rule set without a candidate costs one scan and nothing more.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Prefilter:
         sources = [expression(branch.body) for branch in branches]
         wide = [_is_wide(branch.body) for branch in branches]
         flags = [hyperscan.HS_FLAG_UTF8 if is_wide else 0 for is_wide in wide]
-        key = hashlib.blake2b(repr((hyperscan.__version__, sources, flags)).encode(), digest_size=20).hexdigest()
+        key = hashlib.blake2b(repr((version("hyperscan"), sources, flags)).encode(), digest_size=20).hexdigest()
         self._scratch_lock = threading.Lock()
         self._database = _load(cache, key)
         if self._database is None:
@@ -73,7 +74,7 @@ class Prefilter:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """All branches that read one view: the exact automaton, the prefilter, and the rule and term each branch belongs to."""
+    """All branches that read one view: the exact automaton, the prefilter, and the rule each branch belongs to."""
 
     folded: bool
     branches: tuple[Branch, ...]

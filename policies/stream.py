@@ -1,8 +1,8 @@
 """Exact hold-back: releases every character that no rule can still claim, and not one that a rule may.
 
 A match of a rule is any substring in its language whose word edges and checksum hold. Spans that share a character form
-one cluster, replaced as a whole. What is released for a stream equals what is released for its whole text, however it is cut;
-the first match of a blocking rule by its end (then its start) ends the text before the cluster that it starts in.
+one cluster, replaced as a whole. What is released for a stream equals what is released for its whole text, however it is
+cut; the first match of a blocking rule by its end (then its start) ends the text before the cluster that it starts in.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class HoldBack:
             place = end
             for char in delta:
                 place += 1
-                state = state[char]  # noqa: PLW2901
+                state = state[char]
                 if state.accepts:
                     pending.append((place, lane, state.accepts))
             self._states[lane] = state

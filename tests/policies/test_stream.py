@@ -1,0 +1,183 @@
+"""The law of the endpoint: for every rule set, text and chunking, the stream releases what the definition says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies import stream as stream_module
+from policies.normalize import fold
+from policies.rules import RegexRule, SpanRule, TopicRule
+from policies.stream import OVERFLOW, HoldBack
+from tests.policies.enforcing import enforcer_of, enforcer_with, model, model_matches, rules_of, streamed
+
+LETTERS = "abAB1 _-\u00e9\u200b\ufb01\uff41\n\u0301"
+"""Few enough to collide all the time: case, digit, space, accents both ways, zero width, a ligature, full width."""
+
+atoms = st.sampled_from(
+    ["a", "b", "A", "1", "[ab]", "[^a]", ".", r"\d", r"\w", "[a-c1]", "-", "\u00e9", "[^b1 ]", "fi", r"\s"]
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn, depth: int = 2) -> str:
+    """Return a pattern of the language, without word edges, that may not be empty."""
+    kind = draw(st.sampled_from(["atom", "repeat", "series", "choice"] if depth else ["atom"]))
+    if kind == "atom":
+        return draw(atoms)
+    if kind == "repeat":
+        low = draw(st.integers(1, 2))
+        return f"(?:{draw(bodies(depth - 1))}){{{low},{low + draw(st.integers(0, 3))}}}"
+    parts = draw(st.lists(bodies(depth - 1), min_size=2, max_size=3))
+    if kind == "choice":
+        return "(?:" + "|".join(parts) + ")"
+    optional = draw(st.booleans())
+    return "".join(parts) + (f"(?:{draw(bodies(depth - 1))})?" if optional else "")
+
+
+@st.composite
+def rule_dicts(draw: st.DrawFn) -> dict[str, object]:
+    kind = draw(st.sampled_from(["regex", "regex", "regex", "terms", "topic", "max_length"]))
+    if kind == "max_length":
+        return {"kind": kind, "characters": draw(st.integers(1, 30))}
+    if kind == "topic":
+        words = draw(st.lists(st.text("abAfi1\u00e9", min_size=1, max_size=3), min_size=1, max_size=3, unique_by=fold))
+        return {"kind": kind, "keywords": words, "at_least": draw(st.integers(1, len(words)))}
+    action = draw(st.sampled_from(["redact", "redact", "mask", "block"]))
+    if kind == "terms":
+        terms = draw(
+            st.lists(st.sampled_from(["a", "ab", "a b", "b-a", "fi", "\u00e9a", "A1", "-"]), min_size=1, max_size=3)
+        )
+        view = draw(st.sampled_from(["exact", "folded"]))
+        return {"kind": kind, "terms": terms, "action": action, "view": view, "whole_words": draw(st.booleans())}
+    left, right = draw(st.sampled_from(["", r"\b"])), draw(st.sampled_from(["", r"\b"]))
+    view = draw(st.sampled_from(["exact", "exact", "folded"]))
+    check = draw(st.sampled_from([None, None, None, "entropy"]))
+    return {"kind": kind, "pattern": left + draw(bodies()) + right, "action": action, "view": view, "check": check}
+
+
+def cut_up(data: st.DataObject, text: str) -> list[str]:
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+texts = st.text(LETTERS, max_size=36)
+
+
+def comparable(rules: list[object]) -> bool:
+    """A folded pattern is modelled by Python's `re` only if its text is already folded."""
+    return not any(
+        isinstance(rule, RegexRule) and rule.folded and ("A" in rule.pattern or "\u00e9" in rule.pattern)
+        for rule in rules
+    )
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(rule_dicts(), min_size=1, max_size=4), st.lists(texts, min_size=1, max_size=4), st.data())
+def test_whole_text_is_the_definition_and_every_chunking_equals_it(
+    dicts: list[dict[str, object]], inputs: list[str], data: st.DataObject
+) -> None:
+    assert_law(dicts, inputs, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None)
+@given(st.lists(rule_dicts(), min_size=1, max_size=4), st.lists(texts, min_size=1, max_size=4), st.data())
+def test_the_same_law_on_many_more(dicts: list[dict[str, object]], inputs: list[str], data: st.DataObject) -> None:
+    assert_law(dicts, inputs, data)
+
+
+def assert_law(dicts: list[dict[str, object]], inputs: list[str], data: st.DataObject) -> None:
+    rules = rules_of(*dicts)
+    enforcer = enforcer_with(rules)
+    for text in inputs:
+        whole = enforcer.check_output(text)
+        if comparable(rules):
+            assert (whole.text, whole.blocked) == model(rules, text)
+        assert streamed(enforcer, list(text)) == (whole.text, whole.hits, whole.blocked)
+        assert streamed(enforcer, cut_up(data, text)) == (whole.text, whole.hits, whole.blocked)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(rule_dicts(), min_size=1, max_size=3), texts, st.data())
+def test_no_character_of_a_match_leaves_at_any_moment(
+    dicts: list[dict[str, object]], text: str, data: st.DataObject
+) -> None:
+    rules = [rule for rule in rules_of(*dicts) if isinstance(rule, SpanRule) and not isinstance(rule, TopicRule)]
+    if not rules or not comparable(rules):
+        return
+    found = [(start, end, rule.id) for rule in rules for start, end, _ in model_matches(rule, text)]
+    stream = HoldBack(enforcer_with(rules).compiled.output)
+    consumed, hits = 0, []
+    for piece in [*cut_up(data, text), None]:
+        released = stream.finish() if piece is None else stream.push(piece)
+        consumed += len(piece or "")
+        hits += released.hits
+        if released.blocked:
+            break
+        free = consumed - stream.held  # characters decided so far
+        for start, end, rule in found:
+            assert free <= start or end <= free
+            assert free <= start or any(h.rule == rule and h.start <= start and end <= h.end for h in hits)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, st.data())
+def test_a_rule_more_never_releases_a_span_that_was_redacted(text: str, data: st.DataObject) -> None:
+    one, other = data.draw(rule_dicts()), data.draw(rule_dicts())
+    alone = enforcer_with(rules_of(one)).check_output(text)
+    both = enforcer_with(rules_of(one, other)).check_output(text)
+    if both.blocked is None:
+        covered = {place for hit in both.hits for place in range(hit.start, hit.end)}
+        assert all(place in covered for hit in alone.hits for place in range(hit.start, hit.end))
+
+
+def test_text_without_live_match_is_not_held() -> None:
+    stream = enforcer_of({"kind": "regex", "pattern": r"\bghp_[A-Za-z0-9]{36}"}).stream()
+    assert stream.push("plain words ").text == "plain words "
+    assert stream.push("gh").text == ""
+    assert stream.held == 2
+    assert stream.push("ost").text == "ghost"
+
+
+def test_placeholder_comes_as_soon_as_nothing_can_join_the_match() -> None:
+    stream = enforcer_of({"kind": "regex", "pattern": "k[0-9]{3}", "type": "key"}).stream()
+    assert [stream.push(piece).text for piece in ("see k1", "23", "4 no")] == ["see ", "", "[REDACTED:key]4 no"]
+
+
+def test_overlapping_matches_become_one_placeholder_of_the_first_rule() -> None:
+    enforcer = enforcer_of({"kind": "regex", "pattern": "bcd", "type": "second"}, {"kind": "regex", "pattern": "abc"})
+    assert enforcer.check_output("xabcdx").text == "x[REDACTED:second]x"
+    assert [hit.rule for hit in enforcer.check_output("xabcdx").hits] == ["r1", "r0"]
+
+
+def test_touching_matches_stay_apart() -> None:
+    assert enforcer_of({"kind": "regex", "pattern": "ab"}).check_output("abab").text == "[REDACTED:t0][REDACTED:t0]"
+
+
+def test_block_releases_what_comes_before_and_nothing_more() -> None:
+    stream = enforcer_of({"kind": "regex", "pattern": "stop", "action": "block"}).stream()
+    assert stream.push("go on sto").text == "go on "
+    last = stream.push("p here")
+    assert (last.text, last.blocked) == ("", "r0")
+    assert (stream.push("more").text, stream.finish().text) == ("", "")
+
+
+def test_exempt_rules_are_not_enforced() -> None:
+    enforcer = enforcer_of({"kind": "terms", "terms": ["nightjar"]}, {"kind": "max_length", "characters": 3})
+    assert enforcer.check_output("a nightjar", exempt=frozenset({"r0", "r1"})).text == "a nightjar"
+
+
+def test_a_match_longer_than_may_be_held_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MOST_HELD", 50)
+    stream = enforcer_of({"kind": "regex", "pattern": "x[a-z]{2,200}"}).stream()
+    pieces = [stream.push("x" + "a" * 20) for _ in range(5)]
+    assert [piece.blocked for piece in pieces if piece.blocked] == [OVERFLOW]
+    assert "".join(piece.text for piece in pieces) == ""
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    enforcer = enforcer_of({"kind": "regex", "pattern": "a.c"})
+    assert enforcer.check_output("\ud800 b").text == "\ufffd b"
+    assert streamed(enforcer, ["a\ud800", "c!"])[0] == "[REDACTED:t0]!"
