@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from evals.decision import SEVERITY, Decision, KpiVerdict, Verdict
 from evals.evidence import gather
 from evals.results import ControlResult, KpiResults, Results
-from evals.rules import Assessment, assess, more_samples, reasons
+from evals.rules import Assessment, assess, more_samples, reasons, tail_chances
 from evals.stats.multiplicity import holm
 from evals.suite import Kpi, SuiteSpec, ZeroTolerance
 
@@ -130,10 +130,10 @@ def _control(
     evidence, problems = gather(kpi, control.results, comparison.opponent, _population(spec, kpi))
     if evidence is None:
         return "INVALID", f"control `{name}`: {problems[0].replace('the candidate', 'it', 1)}"
-    found = assess(kpi, evidence, spec.gate.level, comparison.against)
-    if found.p_fail <= spec.gate.level:
+    _, p_pass, p_fail = tail_chances(kpi, evidence)
+    if p_fail <= spec.gate.level:
         return "FAIL", ""
-    verdict = "PASS" if found.p_pass <= spec.gate.level else "INCONCLUSIVE"
+    verdict = "PASS" if p_pass <= spec.gate.level else "INCONCLUSIVE"
     return verdict, f"control `{name}` should fail this KPI but got {verdict}: the KPI cannot tell bad from good"
 
 

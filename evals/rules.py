@@ -46,34 +46,28 @@ def threshold(kpi: Kpi) -> float | None:
 
 def assess(kpi: Kpi, evidence: Evidence, level: float, against: str) -> Assessment:
     """Return how the evidence speaks for and against a KPI at a one-sided level."""
+    bound, p_pass, p_fail = tail_chances(kpi, evidence)
+    return Assessment(p_pass, p_fail, _figures(kpi, evidence, against, bound, level), evidence)
+
+
+def tail_chances(kpi: Kpi, evidence: Evidence) -> tuple[str, float, float]:
+    """Return the bound used, the p-value of "the rule is broken" (small: PASS) and of "it is kept" (small: FAIL)."""
     sums, goal = evidence.sums, threshold(kpi)
     if isinstance(kpi.rule, ZeroTolerance):
-        hits = int(np.count_nonzero(evidence.candidate.values > 0.0))
-        p_pass, p_fail, bound = (1.0, 0.0, "census") if hits else (0.0, 1.0, "census")
-        lower = upper = sums.effect
-    else:
-        bound = bounds.choose(sums)
-        lower, upper = bounds.interval(sums, level, bound)
-        p_pass = p_fail = 1.0
-        if goal is not None:
-            p_pass = bounds.p_at_most(sums, goal, bound)
-            p_fail = bounds.p_at_least(sums, goal, bound)
-            if bound == "full suite" and isinstance(kpi.rule, Floor | MaxRate) and p_fail > 0.0:
-                p_pass = 0.0  # these two allow equality, and the full suite knows its value exactly
-    figures = _figures(kpi, evidence, (lower, upper), goal, against, bound, level)
-    return Assessment(p_pass, p_fail, figures, evidence)
+        hit = bool((evidence.candidate.values > 0.0).any())
+        return "full suite", float(hit), float(not hit)
+    bound = bounds.choose(sums)
+    if goal is None:
+        return bound, 1.0, 1.0
+    p_pass, p_fail = bounds.p_at_most(sums, goal, bound), bounds.p_at_least(sums, goal, bound)
+    if bound == "full suite" and isinstance(kpi.rule, Floor | MaxRate) and p_fail > 0.0:
+        p_pass = 0.0  # these two allow equality, and the full suite knows its value exactly
+    return bound, p_pass, p_fail
 
 
-def _figures(
-    kpi: Kpi,
-    evidence: Evidence,
-    interval: tuple[float, float],
-    goal: float | None,
-    against: str,
-    bound: str,
-    level: float,
-) -> KpiVerdict:
-    sums = evidence.sums
+def _figures(kpi: Kpi, evidence: Evidence, against: str, bound: str, level: float) -> KpiVerdict:
+    sums, goal = evidence.sums, threshold(kpi)
+    interval = bounds.interval(sums, level, bound)
     weight = float(sums.weights.sum())
     turn = kpi.sign if sums.baseline is None else 1
     low, high = sorted((turn * interval[0] + 0.0, turn * interval[1] + 0.0))
@@ -166,10 +160,10 @@ def reasons(
         sure = "the full suite was run" if item.bound == "full suite" else f"one-sided confidence {1.0 - level:.4g}"
         return (f"{_claim(item)}: {_limit(assessment, best=False)} ({sure})",)
     if verdict == "FAIL":
-        return (f"not {_claim(item)}: {_limit(assessment, best=True)} (Holm-adjusted p {adjusted:.2g})",)
-    said = [f"cannot tell whether it is {_claim(item)}: {_span(item)}"]
+        return (f"{_claim(item, holds=False)}: {_limit(assessment, best=True)} (Holm-adjusted p {adjusted:.2g})",)
+    said = [f"not yet shown ({_claim(item)}): {_span(item)}"]
     if assessment.p_fail <= level:
-        said = [f"looks as if it is not {_claim(item)} (p {assessment.p_fail:.2g}), but not after Holm's correction"]
+        said = [f"looks like {_claim(item, holds=False)} (p {assessment.p_fail:.2g}), but not after Holm's correction"]
     if item.bound == "none":
         said.append(
             f"no valid bound for {item.clusters} clusters of an unbounded metric, {item.discordant} of which differ: "
@@ -182,19 +176,19 @@ def reasons(
     return tuple(said)
 
 
-def _claim(item: KpiVerdict) -> str:
-    """Return what the rule asks, to follow "it is" or "it is not"."""
+def _claim(item: KpiVerdict, *, holds: bool = True) -> str:
+    """Return what the rule asks, or its opposite, in words."""
     goal = item.threshold or 0.0
     match item.rule:
         case "noninferior":
             loss = f"{-goal:.2%}" if item.scale == "ratio" else f"{-goal:.4g}"
-            return f"within {loss} of the {item.against}"
+            return f"{'no ' if holds else ''}more than {loss} worse than the {item.against}"
         case "superior":
-            return f"better than the {item.against} by more than {_text(item, goal)}"
+            return f"{'' if holds else 'not '}better than the {item.against} by more than {_text(item, goal)}"
         case "max_rate":
-            return f"at a rate of at most {_text(item, goal)}"
+            return f"a rate {'of at most' if holds else 'above'} {_text(item, goal)}"
         case _:
-            return f"on the right side of {_text(item, goal)}"
+            return f"{'reaches' if holds else 'misses'} {_text(item, goal)}"
 
 
 def _limit(assessment: Assessment, *, best: bool) -> str:

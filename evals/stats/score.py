@@ -41,6 +41,9 @@ def p_value(gains: int, losses: int, n: int, effect: float) -> float:
     """
     from scipy import stats
 
+    # Above the observed effect the null holds easily. Below it, the largest chance over the whole null is on its edge.
+    if gains - losses <= n * effect:
+        return 1.0
     discordant = gains + losses
     rates = _plausible_rates(discordant, n, effect)
     if rates is None:

@@ -1,0 +1,128 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.suite import GateSpec, SuiteSpec
+from registry.errors import SpecError
+from registry.specs import dump, parse
+from tests.evals.gate_cases import kpi, suite
+
+
+def text(*kpis, **fields):
+    return yaml.safe_dump({"suite": "s", "version": 1, "canary": "c" * 16, "kpis": list(kpis), **fields})
+
+
+def changed(**fields):
+    entry = {**kpi(), **fields}
+    return {name: value for name, value in entry.items() if value != "absent"}
+
+
+sizes = st.floats(1e-4, 0.9, allow_nan=False)
+rules = st.one_of(
+    st.builds(
+        lambda m, s: {"type": "noninferior", "margin": m, "scale": s}, sizes, st.sampled_from(["absolute", "ratio"])
+    ),
+    st.builds(lambda g: {"type": "superior", "min_gain": g}, sizes),
+    st.builds(lambda f: {"type": "floor", "value": f}, sizes),
+    st.builds(lambda r: {"type": "max_rate", "limit": r}, sizes),
+    st.just({"type": "zero_tolerance"}),
+)
+gates = st.builds(
+    lambda alpha, mode, family: {"alpha": alpha, "mode": mode, **family},
+    st.floats(0.001, 0.4),
+    st.sampled_from(["fixed", "whole_suite"]),
+    st.sampled_from([{}, {"budget": "family", "max_candidates": 7}]),
+)
+
+
+@given(
+    rule=rules, gate=gates, samples=st.integers(1, 10**6), epochs=st.integers(1, 9),
+    cluster=st.text("abc_", max_size=5), baseline=st.none() | st.just({"ref": "prod", "anchor": "audited"}),
+)  # fmt: skip
+def test_spec_to_yaml_to_spec_is_identity(rule, gate, samples, epochs, cluster, baseline):
+    spec = suite(
+        kpi(rule=rule, samples=samples, epochs=epochs, cluster=cluster, slices=["a", "b"]),
+        kpi("other", rule={"type": "advisory"}, control=None, range=[0, 2]),
+        gate=gate, baseline=baseline,
+    )  # fmt: skip
+    again = parse(dump(spec), SuiteSpec)
+    assert again == spec
+    assert again.digest == spec.digest
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "word"),
+    [
+        (changed(control=None), "kpis.0", "no `control`"),
+        (changed(rule={"type": "noninferior", "margin": -0.1}), "margin", "greater than 0"),
+        (changed(rule={"type": "noninferior", "margin": float("nan")}), "margin", "finite"),
+        (changed(rule={"type": "noninferior", "margin": 1.0}), "kpis.0", "as wide as"),
+        (changed(rule={"type": "noninferior", "margin": 1.5, "scale": "ratio"}), "kpis.0", "allows anything"),
+        (changed(rule={"type": "superior", "min_gain": 2.0}), "kpis.0", "as wide as"),
+        (changed(rule={"type": "floor", "value": 1.5}), "kpis.0", "outside"),
+        (changed(rule={"type": "max_rate", "limit": 0.0}), "limit", "greater than 0"),
+        (changed(rule={"type": "max_rate", "limit": 0.1}), "kpis.0", "counts bad events"),
+        (changed(rule={"type": "maximum"}), "rule", "tag"),
+        (changed(samples=0), "samples", "greater than or equal to 1"),
+        (changed(epochs=0), "epochs", "greater than or equal to 1"),
+        (changed(samples="many"), "samples", "integer"),
+        (changed(range=[1, 0]), "range", "empty"),
+        (changed(data="/etc/passwd"), "data", "not relative"),
+        (changed(data="dataset:code"), "data", "no split"),
+        (changed(data=""), "kpis.0", "no `data`"),
+        (changed(task="mmlu"), "kpis.0", "no task"),
+        (changed(task="bits_per_byte"), "kpis.0", "backwards"),
+        (changed(task="next_line", endpoint="guarded"), "kpis.0", "log-likelihoods"),
+        (changed(harness="inspect"), "kpis.0", "not an inspect task"),
+        (changed(direction="absent"), "direction", "missing"),
+        (changed(id="no spaces"), "id", "pattern"),
+    ],
+)
+def test_nonsense_is_refused_with_field_and_hint(entry, field, word):
+    with pytest.raises(SpecError) as caught:
+        parse(text(entry), SuiteSpec, file="suite.yaml")
+    assert field in (caught.value.field or "")
+    assert word in caught.value.message
+    assert caught.value.hint
+    assert caught.value.message.startswith("suite.yaml:")
+
+
+@pytest.mark.parametrize(
+    ("kpis", "fields", "word"),
+    [
+        ([], {}, "no KPIs"),
+        ([kpi(), kpi()], {}, "appears twice"),
+        ([kpi(rule={"type": "advisory"}, control=None)], {}, "gates nothing"),
+        ([kpi()], {"canary": "short"}, "16"),
+        ([kpi()], {"gate": {"alpha": 0.7}}, "less than"),
+        ([kpi()], {"gate": {"budget": "family"}}, "max_candidates"),
+        ([kpi()], {"gate": {"mode": "peek"}}, "fixed"),
+        ([kpi()], {"baseline": {"ref": ""}}, "1 character"),
+    ],
+)
+def test_an_unusable_suite_is_refused(kpis, fields, word):
+    with pytest.raises(SpecError, match=word) as caught:
+        parse(text(*kpis, **fields), SuiteSpec)
+    assert caught.value.hint
+
+
+def test_a_family_budget_splits_alpha():
+    assert GateSpec(alpha=0.05, budget="family", max_candidates=10).level == pytest.approx(0.005)
+    assert GateSpec(alpha=0.05, max_candidates=10).level == 0.05
+
+
+def test_a_kpi_knows_its_range_direction_and_needs():
+    spec = suite(
+        kpi(),
+        kpi("rate", rule={"type": "max_rate", "limit": 0.1}),
+        kpi("bits", task="bits_per_byte", direction="lower"),
+        kpi("agent", harness="inspect", task="agent.py@refund", range=[0, 10]),
+        kpi("seen", rule={"type": "advisory"}, control=None),
+    )
+    assert [each.bounds for each in spec.kpis] == [(0.0, 1.0), (0.0, 1.0), None, (0.0, 10.0), (0.0, 1.0)]
+    assert [each.sign for each in spec.kpis] == [1, -1, -1, 1, 1]
+    assert [each.needs_baseline for each in spec.kpis] == [True, False, True, True, False]
+    assert [each.id for each in spec.gating] == ["accuracy", "rate", "bits", "agent"]
+    assert spec.kpi("bits") is spec.kpis[2]
+    assert spec.kpi("none") is None
