@@ -19,7 +19,7 @@ from registry.records import Dataset, digest_of, sha256
 from registry.workspace import Workspace
 
 _SCORERS = {
-    "lm-eval": ("harness/tasks.py", "children/causal_lm.py", "children/score_weights.py"),
+    "lm-eval": ("harness/tasks.py", "children/weights/causal_lm.py", "children/weights/score.py"),
     "inspect": ("children/provider.py", "children/run_inspect.py", "harness/provider.py"),
 }
 """The files of ours that turn a model's answers into numbers; a change of them is another instrument."""

@@ -73,11 +73,11 @@ class Desk:
 
 
 class Gateway:
-    """The ASGI application. `closed` is why everything is refused: engine gone, certificate withdrawn."""
+    """The ASGI application. `closed` holds why everything is refused: engine gone, certificate withdrawn."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.closed = ""
+        self.closed: dict[str, str] = {}
         self.injected = desk.enforcer.decode_fields({})
         certificate = desk.served.certificate.encode("ascii")
         self._stamp = [(b"x-hallmark-certificate", certificate)] if certificate else []
@@ -127,7 +127,7 @@ class Gateway:
             await self._refuse(exchange, engine_broken(), send)
         except JournalDown:
             await self._refuse(exchange, log_down(), send)
-        except Exception:
+        except Exception:  # an error denies, whatever it is
             log.exception("request %s failed", exchange.request_id)
             await self._refuse(exchange, internal(), send)
 
@@ -140,12 +140,14 @@ class Gateway:
             raise Refusal(405, "method_not_allowed", f"this route takes {method}")
         caller = exchange.caller = self.desk.callers.identify(headers.authorization)
         if path == "/metrics":
-            page = self.desk.metrics.render(engine_up=not self.closed, log_waiting=self.desk.decisions.waiting)
+            page = self.desk.metrics.render(
+                engine_up="engine" not in self.closed, log_waiting=self.desk.decisions.waiting
+            )
             exchange.logged = True  # a scrape is no decision
             await self._send(send, 200, page, [(b"content-type", b"text/plain; version=0.0.4")])
             return
         if self.closed:
-            raise engine_down(self.closed)
+            raise engine_down("; ".join(self.closed.values()))
         if not self.desk.decisions.healthy:
             raise JournalDown
         if path == "/v1/models":

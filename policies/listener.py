@@ -29,7 +29,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket; port 0 takes a free one. Raises Locked when it is taken, Refused when it may not be bound."""
+    """Return a bound socket; port 0 takes a free one. Raises Locked (port taken) or Refused (may not be bound)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -25,6 +25,8 @@ from registry.records import Event
 
 BATCH = 20_000
 """Records moved per DuckDB transaction."""
+FEW = 64
+"""Below this many rows, plain inserts are quicker than importing Arrow."""
 
 
 class Store:
@@ -82,9 +84,11 @@ class Store:
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return rows as dicts, after ingesting the journal's tail."""
-        table = self.arrow(sql, params)
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        self.sync()
+        with self._connect(self.snapshot, read_only=True) as connection:
+            found = connection.execute(sql, list(params))
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """Return a pyarrow Table, after ingesting the journal's tail."""
@@ -217,16 +221,10 @@ class Store:
         return end
 
     def _insert(self, connection: Any, numbered: list[tuple[int, Event]]) -> None:
-        import pyarrow as pa
-
         from registry.projection import project, sample_tables
 
         for table, rows in project(numbered).items():
-            names = [row[1] for row in connection.execute(f"PRAGMA table_info('{table}')").fetchall()]
-            columns = {name: pa.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-            connection.register("incoming", pa.table(columns))
-            connection.execute(f"INSERT INTO {table} SELECT {', '.join(names)} FROM incoming")  # noqa: S608 (our own names)
-            connection.unregister("incoming")
+            _insert_rows(connection, table, rows)
         for samples in sample_tables(numbered, self.artifacts):
             connection.register("incoming", samples)
             connection.execute(
@@ -240,6 +238,21 @@ class Store:
         shutil.copyfile(self.database, temporary)
         temporary.replace(self.snapshot)
         replace_file(self._marker, orjson.dumps(offsets))
+
+
+def _insert_rows(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows in order: one by one where they are few, through Arrow (whose import costs more) where many."""
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info('{table}')").fetchall()]
+    if len(rows) < FEW:
+        marks = ", ".join("?" for _ in names)
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 (our own names)
+        return
+    import pyarrow as pa
+
+    columns = {name: pa.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    connection.register("incoming", pa.table(columns))
+    connection.execute(f"INSERT INTO {table} SELECT {', '.join(names)} FROM incoming")  # noqa: S608 (our own names)
+    connection.unregister("incoming")
 
 
 def _make_durable(path: Path) -> None:

@@ -107,14 +107,15 @@ def load(folder: Path, model: Any, optimisers: Mapping[str, Any]) -> Progressed 
 def publish(temporary: Path, final: Path) -> None:
     """Make a finished folder durable and give it its name in one step; one already there is replaced."""
     for path in [*temporary.rglob("*"), temporary]:
-        _fsync(path)
+        sync(path)
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
-    _fsync(final.parent)
+    sync(final.parent)
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make one file, or the names in one folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -169,8 +169,17 @@ class Recipe(Spec):
             raise ValueError(f"`{self.method}` takes the shape of its base: leave `model` out")
         if self.trainer and self.method != "sft":
             raise ValueError(f"`trainer` passes arguments to TRL; `{self.method}` does not use TRL")
-        if self.method == "sft" and self.budget.steps is None:
-            raise ValueError("`sft` needs `budget.steps`")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_fit_trl(self) -> Recipe:
+        if self.method == "sft":
+            if self.budget.steps is None:
+                raise ValueError("`sft` needs `budget.steps`")
+            if self.data.replay:
+                raise ValueError("`sft` trains on pairs only: leave `data.replay` out")
+            if self.optimiser.name != "adamw":
+                raise ValueError("`sft` uses TRL's AdamW: say `optimiser: {name: adamw, adamw_lr: ...}`")
         return self
 
     @property

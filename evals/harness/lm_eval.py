@@ -30,7 +30,7 @@ def run_lm_eval(
     with tempfile.TemporaryDirectory(dir=scratch, prefix="rows-") as out:
         model = {"folder": str(target.folder), "random_seed": target.random_seed}
         request = {"model": model, "jobs": jobs, "out": out}
-        for message in run_child("evals.children.score_weights", request, scratch=scratch, progress=progress):
+        for message in run_child("evals.children.weights.score", request, scratch=scratch, progress=progress):
             rows = decode(Path(message["file"]).read_bytes())
             instrument = waiting.pop(message["kpi"])
             check_complete(rows, message["kpi"], [s.id for s in instrument.samples], instrument.kpi.epochs)

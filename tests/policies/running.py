@@ -30,9 +30,16 @@ rules:
   - {id: cards-stay-inside, kind: regex, side: both, type: card, pattern: '[0-9]{16}', check: luhn}
   - {id: no-weapons, kind: topic, side: both, keywords: [nerve agent, sarin]}
 """
-INTERNS = """
+ACCESS = """
+@id("members-may-use-models")
+permit (principal in Group::"members", action, resource);
+@id("operators-may-use-models")
+permit (principal in Group::"operators", action, resource);
 @id("interns-do-not-chat")
 forbid (principal in Group::"interns", action in [Action::"chat", Action::"complete"], resource);
+@id("only-operators-constrain-decoding")
+forbid (principal, action, resource)
+when { !context.decoding.isEmpty() && !(principal in Group::"operators") };
 """
 SECRET, CARD = "sk-abcdef123456", "4111111111111111"
 FOLDER = Path(policies.__file__).parent / "bundles" / "default"
@@ -56,11 +63,11 @@ class Written:
 
 
 def make_bundle(folder: Path, rules: str = RULES) -> Bundle:
-    """Return a bundle with these rules and the default access rules."""
+    """Return a bundle with these rules and the access rules above."""
     folder.mkdir(parents=True)
     (folder / "bundle.yaml").write_text(rules)
     for name in ("access.cedar", "access.cedarschema"):
-        (folder / name).write_text((FOLDER / name).read_text() + (INTERNS if name == "access.cedar" else ""))
+        (folder / name).write_text(ACCESS if name == "access.cedar" else (FOLDER / name).read_text())
     return load(folder)
 
 

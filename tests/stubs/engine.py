@@ -40,7 +40,7 @@ class Script:
 
 
 class FakeEngine:
-    """Serves from a thread of the test's process. `requests` are the bodies seen, `aborted` counts streams cut short."""
+    """Serves from a thread of the test's process. `requests` are bodies seen, `aborted` counts streams cut short."""
 
     def __init__(self, uds: Path) -> None:
         self.uds = uds
