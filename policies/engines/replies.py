@@ -1,0 +1,87 @@
+"""OpenAI's response bodies and stream chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(body: dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+@dataclass(slots=True)
+class Reply:
+    """Shapes one request's answer. `chat` tells chat completions from text completions."""
+
+    chat: bool
+    model: str
+    prompt_tokens: int
+    include_usage: bool = False
+    completion_tokens: int = 0
+    id: str = field(init=False)
+    created: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self.created = int(time.time())
+
+    def usage(self) -> dict[str, int]:
+        """Return the usage object."""
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+    def whole(self, texts: list[str], finishes: list[str]) -> bytes:
+        """Return the body of an answer that is not streamed."""
+        choices: list[dict[str, Any]] = []
+        for index, (text, finish) in enumerate(zip(texts, finishes, strict=True)):
+            shown: dict[str, Any] = (
+                {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+            )
+            choices.append({"index": index, **shown, "logprobs": None, "finish_reason": finish})
+        kind = "chat.completion" if self.chat else "text_completion"
+        return orjson.dumps({**self._head(kind), "choices": choices, "usage": self.usage()})
+
+    def opening(self, choices: int) -> bytes:
+        """Return the first chunks of a stream: for chats the role with empty content, for each choice."""
+        if not self.chat:
+            return b""
+        return b"".join(self._chunk(index, {"role": "assistant", "content": ""}, None) for index in range(choices))
+
+    def delta(self, index: int, text: str) -> bytes:
+        """Return a chunk with text."""
+        return self._chunk(index, {"content": text}, None) if self.chat else self._chunk(index, text, None)
+
+    def ending(self, index: int, finish: str) -> bytes:
+        """Return the chunk that says why a choice ended."""
+        return self._chunk(index, {} if self.chat else "", finish)
+
+    def closing(self) -> bytes:
+        """Return the last chunks: usage when it was asked for, then the end mark."""
+        if not self.include_usage:
+            return DONE
+        return event({**self._head(self._chunk_kind), "choices": [], "usage": self.usage()}) + DONE
+
+    @property
+    def _chunk_kind(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _chunk(self, index: int, content: Any, finish: str | None) -> bytes:
+        shown = {"delta": content} if self.chat else {"text": content}
+        choice = {"index": index, **shown, "logprobs": None, "finish_reason": finish}
+        usage = {"usage": None} if self.include_usage else {}
+        return event({**self._head(self._chunk_kind), "choices": [choice], **usage})
