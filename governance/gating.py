@@ -106,7 +106,7 @@ def decide(
         samples.read_results(ws, measured.id),
         samples.read_results(ws, runs["baseline"].id) if runs["baseline"] else None,
         anchor=samples.read_results(ws, runs["anchor"].id) if runs["anchor"] else None,
-        controls={kpi: samples.read_results(ws, run.id) for kpi, run in control_runs.items()},
+        controls=controls.control_results(ws, control_runs),
     )
     cited = [measured, *[found for found in runs.values() if found], *control_runs.values()]
     record = GateDecision(

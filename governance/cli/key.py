@@ -47,14 +47,16 @@ def list_keys(session: Session) -> None:
 
     Example: hallmark key list
     """
+    from registry.records import plain
+
     ws = session.ws
     held = set(ws.keys.names())
-    rows = [{"name": p.name, "role": p.role, "keyid": p.keyid, "revoked": p.revoked, "held_here": p.name in held}
-            for p in ws.principals().values()]  # fmt: skip
-    found = [{"name": c["name"], "groups": c["groups"], "key_id": c["key_id"]} for c in ws.callers()]
-    lines = [f"{r['name']:<16} {r['role']:<14} {r['keyid'][:16]}  {'revoked' if r['revoked'] else ''}" for r in rows]
-    lines += [f"{c['name']:<16} {'caller':<14} {c['key_id']:<16}  {','.join(c['groups'])}" for c in found]
-    session.emit({"principals": rows, "callers": found}, lines)
+    principals = list(ws.principals().values())
+    callers = [{name: caller[name] for name in ("name", "groups", "key_id")} for caller in ws.callers()]
+    lines = [f"{p.name:<16} {p.role:<14} {p.keyid[:16]}  {'revoked' if p.revoked else ''}" for p in principals]
+    lines += [f"{c['name']:<16} {'caller':<14} {c['key_id']:<16}  {','.join(c['groups'])}" for c in callers]
+    rows = [{**plain(p), "held_here": p.name in held} for p in principals]
+    session.emit({"principals": rows, "callers": callers}, lines)
 
 
 @key.command("revoke")
