@@ -82,7 +82,7 @@ def describe(window: DriftWindow) -> list[str]:
         lines.append(
             f"{signal['verdict']:5}  {signal['name']:24} {signal['reference']:.4g} -> {signal['current']:.4g}"
             f"  e = {signal['e_value']:.3g} (needs {signal['e_threshold']:.3g})"
-            + (f", since {signal['since']}" if signal["since"] else "")
+            + (f", seen at {signal['since']}" if signal["since"] else "")
         )
     return [*lines, f"if nothing had changed, at most {ALPHA:.0%} of such checks would say drift"]
 
@@ -113,10 +113,12 @@ def _window(rows: Sequence[Decision]) -> dict[str, Any]:
 def _judge(signals: Sequence[Signal], current: Sequence[Decision], progress: Progress) -> list[dict[str, Any]]:
     """Return one finding a signal: both means, both detectors, and the verdict."""
     e_values = {signal.name: window_e(signal.reference, signal.current) for signal in signals}
-    flagged = e_bh(e_values, ALPHA / 2)
+    tested = [signal.name for signal in signals if signal.varies]
+    flagged = e_bh({name: e_values[name] for name in tested}, ALPHA / 2)
+    family = max(1, len(tested))
     findings = []
     for number, signal in enumerate(signals, start=1):
-        threshold = 2 * len(signals) * max(1, len(signal.current)) / ALPHA
+        threshold = 2 * family * max(1, len(signal.current)) / ALPHA
         peak, crossed = _watch(signal, threshold)
         drift = signal.name in flagged or crossed is not None
         findings.append({
@@ -127,10 +129,10 @@ def _judge(signals: Sequence[Signal], current: Sequence[Decision], progress: Pro
             "n_reference": len(signal.reference),
             "n_current": len(signal.current),
             "e_value": e_values[signal.name],
-            "e_threshold": 2 * len(signals) / ALPHA,
+            "e_threshold": 2 * family / ALPHA,
             "sequential": peak,
             "sequential_threshold": threshold,
-            "since": current[crossed]["ts"] if crossed is not None and len(signal.current) == len(current) else "",
+            "since": current[signal.places[crossed]]["ts"] if crossed is not None else "",
             "verdict": "drift" if drift else "quiet",
             "false_alarm": f"at most {ALPHA:.0%} of checks over all signals",
         })  # fmt: skip

@@ -49,10 +49,10 @@ def window_e(reference: Sequence[float], current: Sequence[float]) -> float:
 
 
 def _rate_e(hits: int, size: int, all_hits: int, all_size: int) -> float:
-    """Return the mixture likelihood ratio of `hits` ones in `size` draws from `all_size` values with `all_hits` ones."""
+    """Return the mixture likelihood ratio of `hits` ones in `size` of `all_size` values that hold `all_hits` ones."""
     if all_hits in (0, all_size):
         return 1.0
-    support = np.arange(max(0, size - (all_size - all_hits)), min(size, all_hits) + 1, dtype=np.float64)
+    support: Array = np.arange(max(0, size - (all_size - all_hits)), min(size, all_hits) + 1, dtype=np.float64)
     central = _log_choose(all_hits, support) + _log_choose(all_size - all_hits, size - support)
     central -= np.logaddexp.reduce(central)
     logs = [math.log(odds) for odds in ODDS]
@@ -61,9 +61,10 @@ def _rate_e(hits: int, size: int, all_hits: int, all_size: int) -> float:
 
 
 def _log_choose(total: int, chosen: Array) -> Array:
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    index = chosen.astype(np.int64)
-    return np.asarray(log_factorial[total] - log_factorial[index] - log_factorial[total - index])
+    log_factorial: Array = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
+    index: np.ndarray[Any, np.dtype[np.int64]] = chosen.astype(np.int64)
+    found: Array = log_factorial[total] - log_factorial[index] - log_factorial[total - index]
+    return found
 
 
 def e_bh(e_values: Mapping[str, float], alpha: float) -> set[str]:

@@ -21,6 +21,13 @@ class Signal:
     reference: tuple[float, ...]
     current: tuple[float, ...]
     meaning: str
+    places: tuple[int, ...]
+    """Where each current value stands in the current window."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether it ever took two values: one that did not can show nothing and costs the others no power."""
+        return len({*self.reference, *self.current}) > 1
 
 
 def read_signals(reference: Sequence[Decision], current: Sequence[Decision]) -> list[Signal]:
@@ -37,11 +44,13 @@ def read_signals(reference: Sequence[Decision], current: Sequence[Decision]) -> 
     }
     for rule in _frequent_rules([*reference, *current]):
         rates[f"rule:{rule}"] = (_hits(rule), f"requests in which rule `{rule}` had a say")
-    found = [
-        Signal(name, tuple(float(test(row)) for row in reference), tuple(float(test(row)) for row in current), meaning)
-        for name, (test, meaning) in rates.items()
-    ]
-    return found + [
+    every = tuple(range(len(current)))
+    found = []
+    for name, (test, meaning) in rates.items():
+        windows = [tuple(float(test(row)) for row in rows) for rows in (reference, current)]
+        found.append(Signal(name, windows[0], windows[1], meaning, every))
+    return [
+        *found,
         _size("output_chars", reference, current, "length of answers"),
         _size("input_chars", reference, current, "length of prompts"),
     ]
@@ -49,11 +58,13 @@ def read_signals(reference: Sequence[Decision], current: Sequence[Decision]) -> 
 
 def _size(column: str, reference: Sequence[Decision], current: Sequence[Decision], meaning: str) -> Signal:
     """Return a size; requests that were turned away have no answer whose length could count."""
+    answered = column == "output_chars"
     first, second = (
-        tuple(float(row[column] or 0) for row in rows if column != "output_chars" or not _is_refused(row))
+        [(place, float(row[column] or 0)) for place, row in enumerate(rows) if not (answered and _is_refused(row))]
         for rows in (reference, current)
     )
-    return Signal(column, first, second, meaning)
+    places = tuple(place for place, _ in second)
+    return Signal(column, tuple(value for _, value in first), tuple(value for _, value in second), meaning, places)
 
 
 def _is_refused(row: Decision) -> bool:

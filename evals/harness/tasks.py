@@ -56,7 +56,7 @@ def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Samp
 
     The three wrong lines come from other documents of the same data, with the same indent and nearly the same length.
     """
-    pool = _line_pool(documents)
+    pool = _Lines(documents)
     for number, document in enumerate(documents):
         lines = document.text.split("\n")
         spots = [spot for spot in range(MIN_CONTEXT_LINES, len(lines)) if _worth_guessing(lines[spot])]
@@ -64,7 +64,7 @@ def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Samp
             continue
         spot = min(spots, key=lambda spot: _hash("spot", lines[spot], str(spot)))
         context = "\n".join(lines[max(0, spot - CONTEXT_LINES) : spot]).rstrip()
-        wrong = _distractors(pool, lines[spot], number)
+        wrong = pool.distractors(lines[spot], number)
         if not context or len(wrong) < DISTRACTORS:
             continue
         choices = sorted(("\n" + line for line in (lines[spot], *wrong)), key=lambda line: _hash(context, line))
@@ -110,7 +110,7 @@ def choose(samples: Iterable[Sample], count: int) -> list[Sample]:
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a text between lines into pieces of about `PIECE_BYTES`; longer lines are cut inside; short rests are left."""
+    """Cut a text between lines into pieces of about `PIECE_BYTES`; a longer line is cut inside; short rests go."""
     found: list[str] = []
     current: list[str] = []
     size = 0
@@ -131,25 +131,27 @@ def _short_lines(text: str) -> Iterator[str]:
             yield line[start : start + PIECE_BYTES // 4]
 
 
-Pool = dict[str, list[tuple[int, int, str]]]
-"""Lines by indent, each list ordered by (length, document number, line)."""
+class _Lines:
+    """All lines worth guessing, by indent, ordered by length; each knows the documents that hold it."""
 
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self.owners: dict[str, set[int]] = defaultdict(set)
+        for number, document in enumerate(documents):
+            for line in document.text.split("\n")[1:]:
+                if _worth_guessing(line):
+                    self.owners[line].add(number)
+        by_indent: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for line in self.owners:
+            by_indent[_indent(line)].append((len(line), line))
+        self.ordered = {indent: sorted(lines) for indent, lines in by_indent.items()}
 
-def _line_pool(documents: Sequence[Document]) -> Pool:
-    pool: dict[str, set[tuple[int, int, str]]] = defaultdict(set)
-    for number, document in enumerate(documents):
-        for line in document.text.split("\n")[1:]:
-            if _worth_guessing(line):
-                pool[_indent(line)].add((len(line), number, line))
-    return {indent: sorted(lines) for indent, lines in pool.items()}
-
-
-def _distractors(pool: Pool, line: str, number: int) -> list[str]:
-    lines = pool.get(_indent(line), [])
-    middle = bisect.bisect_left(lines, (len(line), number, line))
-    near = lines[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
-    others = {other for _, owner, other in near if owner != number and other.strip() != line.strip()}
-    return sorted(others, key=lambda other: _hash(line, other))[:DISTRACTORS]
+    def distractors(self, line: str, number: int) -> list[str]:
+        """Return up to three lines of other documents with the indent of a line and nearly its length."""
+        lines = self.ordered[_indent(line)]
+        middle = bisect.bisect_left(lines, (len(line), line))
+        near = lines[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
+        others = [other for _, other in near if self.owners[other] != {number} and other.strip() != line.strip()]
+        return sorted(others, key=lambda other: _hash(line, other))[:DISTRACTORS]
 
 
 def _worth_guessing(line: str) -> bool:

@@ -19,7 +19,7 @@ BATCH_TOKENS = 1024
 """Padded tokens of one forward pass; less for a large vocabulary, whose logits are kept under `LOGIT_BYTES`."""
 LOGIT_BYTES = 256 << 20
 SMALL = 50_000_000
-"""Below so many parameters threads inside one operation mostly wait for each other: batches run side by side instead."""
+"""Below so many parameters, threads inside one operation mostly wait for each other: batches run side by side."""
 MAX_NEW_TOKENS = 64
 
 

@@ -12,8 +12,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
-from evals.children.weights.causal_lm import CausalLM
 from evals.children.link import Link, serve
+from evals.children.weights.causal_lm import CausalLM
 from evals.samples import Row, detail, encode
 from registry.errors import EngineFailure
 
