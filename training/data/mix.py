@@ -55,10 +55,12 @@ class Mix:
     def _lay_out(self, block: int) -> tuple[Indices, Indices]:
         """Return, per slot of a block, its source and how many slots of that source came before it in the run."""
         before, after = self._counts(block), self._counts(block + 1)
-        source: Indices = np.repeat(np.arange(len(self.names)), after - before)
-        rank = np.concatenate([np.arange(low, high) for low, high in zip(before, after, strict=True)])
-        order = permutation(BLOCK, self.seed, 1, block)
-        return source[order], rank[order]
+        source: Indices = np.repeat(np.arange(len(self.names)), after - before)[permutation(BLOCK, self.seed, 1, block)]
+        rank: Indices = np.empty(BLOCK, dtype=np.int64)
+        for index, first in enumerate(before):
+            mine = source == index
+            rank[mine] = first + np.arange(int(mine.sum()))
+        return source, rank
 
     def _counts(self, block: int) -> Indices:
         """Return how many slots each source has had before a block; they sum to BLOCK * block exactly."""

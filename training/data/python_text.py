@@ -60,6 +60,7 @@ def _cuts(body: list[ast.stmt], start: int, stop: int, sizes: list[int], limit: 
         if sum(sizes[begin:end]) > limit:
             if isinstance(node, ast.ClassDef) and len(node.body) > 1:
                 first = max(node.body[0].end_lineno or begin, begin)
+                cuts += range(begin + 1, first) if sum(sizes[begin:first]) > limit else ()
                 cuts += [cut for cut in _cuts(node.body[1:], first, end, sizes, limit) if cut > begin]
             else:
                 cuts += range(begin + 1, end)
