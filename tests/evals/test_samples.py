@@ -85,8 +85,9 @@ def test_anything_but_the_planned_samples_is_refused(found):
 
 def test_the_gate_reads_what_was_stored(ws):
     stored = [row("a", value=3.0, weight=8.0), row("b", value=math.nan, error="no answer")]
+    blob = ws.artifacts.add_bytes(encode(stored))
     run = EvalRun(
-        candidate="sha256:c", suite="sha256:s", instruments={"k": "sha256:i"}, results=ws.artifacts.add_bytes(encode(stored)),
+        candidate="sha256:c", suite="sha256:s", instruments={"k": "sha256:i"}, results=blob,
         planned={"k": 2}, completed={"k": 1}, errors={"k": 1}, target={"k": "weights"}, harness={"k": "lm-eval"},
     )  # fmt: skip
     results = read_results(ws, ws.register(run, actor="operator").id)
