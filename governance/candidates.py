@@ -85,10 +85,7 @@ def create(
 
 def candidate_of(ws: Workspace, ref: str, *, actor: str) -> Asset:
     """Return the candidate a reference means: a candidate, or a version with the workspace's current other parts."""
-    try:
-        return _newest(ws, ref, actor)
-    except NotFound:
-        return ws.resolve(ref, "candidate")
+    return _candidate(ws, ref) or create(ws, ws.resolve(ref, "version").id, actor=actor)
 
 
 def existing_candidate(ws: Workspace, ref: str) -> Asset:
@@ -96,14 +93,10 @@ def existing_candidate(ws: Workspace, ref: str) -> Asset:
 
     Raises NotFound when the version has none.
     """
-    try:
-        version = ws.resolve(ref, "version")
-    except NotFound:
-        return ws.resolve(ref, "candidate")
-    rows = _of_version(ws, version.id)
-    if not rows:
+    found = _candidate(ws, ref)
+    if found is None:
         raise NotFound(f"version `{ref}` has no candidate yet", hint="run `hallmark gate run` or `candidate create`")
-    return ws.resolve(rows[0]["id"], "candidate")
+    return found
 
 
 def difference(ws: Workspace, first: str, second: str) -> list[str]:
@@ -112,20 +105,21 @@ def difference(ws: Workspace, first: str, second: str) -> list[str]:
     return [name for name in Candidate.__slots__ if getattr(one, name) != getattr(two, name)]
 
 
-def _newest(ws: Workspace, ref: str, actor: str) -> Asset:
-    version = ws.resolve(ref, "version")
-    rows = _of_version(ws, version.id)
-    if rows:
-        return ws.resolve(rows[0]["id"], "candidate")
-    return create(ws, version.id, actor=actor)
-
-
-def _of_version(ws: Workspace, version: str) -> list[dict[str, Any]]:
-    return ws.store.query(
+def _candidate(ws: Workspace, ref: str) -> Asset | None:
+    """Return the newest candidate of a version, or the candidate with that id; None for a version without one."""
+    try:
+        version = ws.resolve(ref, "version")
+    except NotFound as unknown:
+        try:
+            return ws.resolve(ref, "candidate")
+        except NotFound:
+            raise unknown from None
+    rows = ws.store.query(
         "SELECT id FROM asset WHERE kind = 'candidate' AND json_extract_string(body, '$.version') = ?"
         " ORDER BY seq DESC LIMIT 1",
-        [version],
+        [version.id],
     )
+    return ws.resolve(rows[0]["id"], "candidate") if rows else None
 
 
 def _bundle(ws: Workspace, policy: str | None, actor: str) -> Asset:
