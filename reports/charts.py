@@ -45,12 +45,11 @@ def bar(kpi: Kpi) -> Bar | None:
     known = [v for v in (kpi.estimate, kpi.lower, kpi.upper) if v is not None and math.isfinite(v)]
     compares = kpi.rule.get("type") in {"noninferior", "superior"}
     reach = max([abs(v - line) for v in known] + [abs(line) if compares else 0.0])
-    scale = REACH / reach if reach else 0.0
 
     def place(value: float | None) -> float | None:
         if value is None or not math.isfinite(value):
             return None
-        return MIDDLE + sign * (value - line) * scale
+        return MIDDLE + sign * (value - line) / reach * REACH if reach else MIDDLE
 
     low, high = place(kpi.lower), place(kpi.upper)
     if sign < 0:

@@ -245,9 +245,9 @@ def rule_name(value: Any) -> str:
 
 
 def window_candidates(body: Mapping[str, Any]) -> set[str]:
-    """Return the candidates that a drift window says it compared; empty where it names none."""
-    found = {mapping(body.get(side)).get("candidate") for side in ("reference", "current")}
-    return {str(candidate) for candidate in found if candidate}
+    """Return the candidates whose traffic a drift window looked at; empty where it names none."""
+    sides = (mapping(body.get("reference")), mapping(body.get("current")))
+    return {candidate for side in sides for candidate in texts(side.get("candidates")) if candidate}
 
 
 def summary(kind: str, body: Mapping[str, Any]) -> str:

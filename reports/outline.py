@@ -103,14 +103,15 @@ def certificate_terms(certificate: dict[str, Any]) -> list[tuple[str, Any]]:
     return rows + flat(statement.get("predicate"), skip=("payload", "sig"))
 
 
-def columns(rows: list[dict[str, Any]], first: tuple[str, ...]) -> list[str]:
-    """Return the scalar columns of free-form rows: the known ones first, the others in order of appearance."""
+def columns(rows: list[dict[str, Any]], first: tuple[str, ...], more: bool = True) -> list[str]:
+    """Return the scalar columns of free-form rows: known ones first, then (if `more`, or none is known) the others."""
     found: dict[str, None] = {}
     for row in rows:
         found |= {
             key: None for key, item in row.items() if isinstance(item, str | int | float) and not isinstance(item, bool)
         }
-    return [key for key in first if key in found] + [key for key in found if key not in first]
+    known = [key for key in first if key in found]
+    return known + [key for key in found if key not in first] if more or not known else known
 
 
 def index(doc: dict[str, Any]) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ def _gate(doc: dict[str, Any]) -> Sentences:
         if checked:
             yield (
                 "controls",
-                f"The gate can say no: {len(failed)} of {phrases.counted(len(checked), 'control')} failed, as must be.",
+                f"The gate can say no: {len(failed)} of {phrases.counted(len(checked), 'control')} failed as they must.",
                 row["evidence"],
             )
 

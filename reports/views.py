@@ -65,7 +65,8 @@ GROUP BY did, rule ORDER BY n DESC, did, rule
 COVERAGE = """,
 answered AS (SELECT DISTINCT request_id FROM mine),
 intent AS (SELECT subject AS request_id, min(seq) AS seq FROM event
-           WHERE kind = 'gateway.intent' AND seq <= $1 AND body->>'$.candidate' IN $2 GROUP BY subject),
+           WHERE kind = 'gateway.intent' AND seq <= $1
+             AND (body->>'$.candidate' IN $2 OR body->>'$.certificate' IN $3) GROUP BY subject),
 lost AS (FROM intent WHERE request_id NOT IN (SELECT request_id FROM gateway_decision WHERE seq <= $1))
 SELECT (SELECT count(*) FROM (SELECT request_id FROM intent UNION FROM answered)) AS requests,
        (SELECT count(*) FROM answered) AS decisions, (SELECT count(*) FROM lost) AS unanswered,
@@ -241,19 +242,21 @@ class Views:
             evidence=self.events_at(ends),
         )
 
-    def coverage(self, candidates: Sequence[str]) -> Coverage:
-        """Return how many of the requests known for some candidates have a decision in the log."""
-        row = self._rows(MINE + COVERAGE, [self.as_of.seq, list(candidates)])[0]
+    def coverage(self, candidates: Sequence[str], certificates: Sequence[str]) -> Coverage:
+        """Return how many of the requests known for some candidates (intents name the certificate) were decided."""
+        row = self._rows(MINE + COVERAGE, [self.as_of.seq, list(candidates), list(certificates)])[0]
         ends = (row.pop("first_lost"), row.pop("last_seq"))
         return Coverage(**row, evidence=self.events_at(ends))
 
     def drift(self, aliases: Iterable[str], candidates: Iterable[str]) -> tuple[Filed, ...]:
-        """Return the drift windows that name one of the candidates, or one of the aliases where they name none."""
+        """Return the drift windows over traffic of the candidates, or of the aliases where a window names none."""
         windows = self.assets(
             "a.kind = 'drift' AND list_contains(?::VARCHAR[], a.body->>'$.alias')", [sorted(set(aliases))]
         )
         mine = set(candidates)
-        return tuple(w for w in windows if decoding.window_candidates(w.body) <= mine)
+        return tuple(
+            w for w in windows if not (named := decoding.window_candidates(w.body)) or not named.isdisjoint(mine)
+        )
 
     def events_at(self, seqs: Iterable[int | None]) -> tuple[Evidence, ...]:
         """Return events by position, as evidence."""

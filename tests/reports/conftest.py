@@ -1,4 +1,4 @@
-"""A small real workspace with two candidates of one line: the first refused, the second approved, certified, serving."""
+"""A small real workspace with two candidates of one line: the first refused, the second certified and serving."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def results(ws: Workspace) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = {"sample_id": ["a", "b"], "kpi": ["next_line"] * 2, "epoch": [0, 0], "value": [1.0, 0.0], "weight": [1.0, 1.0],
-            "cluster": ["a", "b"], "error": ["", ""], "detail": ["{}", "{}"]}  # fmt: skip
+    rows = {"sample_id": ["a", "b"], "kpi": ["next_line"] * 2, "epoch": [0, 0], "value": [1.0, 0.0],
+            "weight": [1.0, 1.0], "cluster": ["a", "b"], "error": ["", ""], "detail": ["{}", "{}"]}  # fmt: skip
     table = pa.table(rows).cast(pa.schema([
         ("sample_id", pa.string()), ("kpi", pa.string()), ("epoch", pa.int32()), ("value", pa.float64()),
         ("weight", pa.float64()), ("cluster", pa.string()), ("error", pa.string()), ("detail", pa.string()),
@@ -160,7 +160,8 @@ class Maker:
         }
         record = Dataset(
             name + self.dirt, sha256(b"spec" + salt.encode()), sha256(b"rows" + salt.encode()), self.bundle,
-            {"train": 4200, "heldout": 310}, [source], {"exact_duplicate": 120, "near_duplicate": 75, "contaminated": 4},
+            {"train": 4200, "heldout": 310}, [source],
+            {"exact_duplicate": 120, "near_duplicate": 75, "contaminated": 4},
             [{"file": f"broken{self.dirt}.py", "reason": "not UTF-8"}],
         )  # fmt: skip
         return self.ws.register(record, actor="tina", name=name + self.dirt)
@@ -169,7 +170,8 @@ class Maker:
         """Register a training run and the model version it made."""
         environment = {"python": "3.11.9", "torch": "2.13.0+cpu"}
         record = Run("pretrain", sha256(salt.encode()), {"steps": 120, "lr": 0.02, "note": self.dirt}, [dataset.id],
-                     base.id if base else None, sha256(b"state" + salt.encode()), 120, 983_040, {"loss": 1.73}, environment)  # fmt: skip
+                     base.id if base else None, sha256(b"state" + salt.encode()), 120, 983_040,
+                     {"loss": 1.73}, environment)  # fmt: skip
         run = self.ws.register(record, actor="tina", parents=[("dataset", dataset.id)])
         files = {"model.safetensors": salt * 40, "tokenizer.json": "{}", "config.json": "{}"}
         manifest = folder(self.ws, f"model-{salt}", files)
@@ -195,7 +197,8 @@ class Maker:
     def decide(self, candidate: Asset, baseline: Asset | None, verdict: str, rows: list[dict[str, Any]]) -> Asset:
         """Register an evaluation run and the decision on it."""
         done = {"next_line": 400}
-        run = EvalRun(candidate.id, self.suite.id, {"next_line": sha256(b"i1")}, results(self.ws), done, done, {"next_line": 0},
+        run = EvalRun(candidate.id, self.suite.id, {"next_line": sha256(b"i1")}, results(self.ws), done, done,
+                      {"next_line": 0},
                       {"next_line": "weights", "policy_violations": "guarded"}, {"next_line": "lm-eval"})  # fmt: skip
         evaluated = self.ws.register(run, actor="eva", parents=[("candidate", candidate.id), ("suite", self.suite.id)])
         rows = [
@@ -253,14 +256,14 @@ class Maker:
         )  # fmt: skip
         self.ws.point(release)
 
-    def traffic(self, candidate: Asset) -> None:
+    def traffic(self, candidate: Asset, certificate: Asset) -> None:
         """Log twelve requests, one of them announced and never answered."""
         cases = [("allow", [])] * 8 + [("redact", ["aws-key" + self.dirt])] * 2 + [("deny", ["interns-denied"])]
         for index, (action, rules) in enumerate(cases):
-            body = {"endpoint": "prod", "principal": f"p{index % 3}", "candidate": candidate.id, "action": action, "rules": rules,
-                    "prompt_tokens": 20, "completion_tokens": 40, "latency_ms": 10.0 + index, "status": 200}  # fmt: skip
+            body = {"endpoint": "prod", "principal": f"p{index % 3}", "candidate": candidate.id, "action": action,
+                    "rules": rules, "prompt_tokens": 20, "completion_tokens": 40, "latency_ms": 10.0 + index}  # fmt: skip
             self.ws.record("gateway.decision", f"req-{index}", body, actor="endpoint:prod")
-        self.ws.record("gateway.intent", "req-lost", {"candidate": candidate.id}, actor="endpoint:prod")
+        self.ws.record("gateway.intent", "req-lost", {"certificate": certificate.id}, actor="endpoint:prod")
 
 
 def make(root: Path, dirt: str = "") -> World:
@@ -279,12 +282,20 @@ def make(root: Path, dirt: str = "") -> World:
     passed = maker.decide(candidate, base_candidate, "PASS", PASSING)
     certificate = maker.certify(candidate, passed, maker.approve(candidate, passed))
     maker.point("prod", certificate, "better on code, no worse on general text")
-    maker.traffic(candidate)
-    signals = [{"signal": "refusal_rate", "verdict": "quiet", "statistic": 1.2, "threshold": 20.0, "false_alarm_rate": 0.01},
-               {"signal": "output_length" + dirt, "verdict": "drift", "statistic": 31.0, "threshold": 20.0, "false_alarm_rate": 0.01}]  # fmt: skip
-    window = DriftWindow(
-        "prod", "drift", {"n": 200, "candidate": candidate.id}, {"n": 150, "candidate": candidate.id}, signals
-    )
+    maker.traffic(candidate, certificate)
+    figures = {
+        "reference": 0.02,
+        "current": 0.21,
+        "e_value": 310.0,
+        "e_threshold": 80.0,
+        "since": "2026-01-01T00:00:00",
+    }
+    signals = [
+        {"name": "refusals", "verdict": "quiet", "meaning": "share of refused requests", **figures, "e_value": 1.2},
+        {"name": "output_chars" + dirt, "verdict": "drift", "meaning": "length of answers", **figures},
+    ]
+    sides = [{"n": n, "candidates": [candidate.id]} for n in (200, 150)]
+    window = DriftWindow("prod", "drift", sides[0], sides[1], signals)
     ws.register(window, actor="operator", parents=[("certificate", certificate.id)])
     return World(ws, bad, good, base, refused, passed, certificate)
 
