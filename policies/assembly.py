@@ -143,7 +143,9 @@ def _engine_kind(plan: Plan, candidate: Candidate) -> str:
 
 
 def _check_version(handle: EngineHandle, candidate: Candidate) -> None:
-    if handle.version != candidate.engine_version:
+    """Refuse another version of the engine than the proven one; a handle names its packages, the engine's own first."""
+    own = handle.version.partition(",")[0].rpartition(" ")[2]
+    if candidate.engine_version not in (own, handle.version):
         raise Refused(
             f"engine `{candidate.engine}` is version {handle.version}, the candidate was proven with "
             f"{candidate.engine_version}",

@@ -180,13 +180,16 @@ class Call:
             connection.drop()
 
     async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self._check()
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+        self._check()
+
+    def _check(self) -> None:
+        """Raise what went wrong, once everything that arrived before it was read."""
         if self._error is not None and not self._buffer:
             raise self._error
 
