@@ -123,9 +123,9 @@ def _incomplete(kpi: Kpi, rows: KpiResults, who: str, population: int | None) ->
     if bool((counts != kpi.epochs).any()):
         worst = int(np.argmax(counts != kpi.epochs))
         return [f"the {who} ran `{names[worst]}` {counts[worst]} time(s), {kpi.epochs} epoch(s) were planned"]
-    planned = kpi.samples if population is None else rows.planned
-    if len(names) < max(planned, rows.planned):
-        return [f"the {who} has {len(names)} of {max(planned, rows.planned)} planned samples"]
+    planned = rows.planned if population is not None and rows.planned > 0 else max(kpi.samples, rows.planned)
+    if len(names) < planned:
+        return [f"the {who} has {len(names)} of {planned} planned samples"]
     if len(names) > kpi.samples:
         return [f"the {who} has {len(names)} samples, {kpi.samples} were planned"]
     return []

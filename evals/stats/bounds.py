@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -149,8 +150,9 @@ def interval(sums: ClusterSums, alpha: float, name: str) -> tuple[float, float]:
     if name == "full suite":
         return (sums.effect, sums.effect)
     least, most = sums.extremes
-    lower = _invert(lambda t: p_at_most(sums, t, name) <= alpha, sums.effect, least, _step(sums))
-    upper = -_invert(lambda t: p_at_least(sums, -t, name) <= alpha, -sums.effect, -most, _step(sums))
+    step = _step(sums)
+    lower = _invert(lambda t: p_at_most(sums, t, name), alpha, sums.effect, least, step)
+    upper = -_invert(lambda t: p_at_least(sums, -t, name), alpha, -sums.effect, -most, step)
     return lower, upper
 
 
@@ -161,23 +163,47 @@ def _step(sums: ClusterSums) -> float:
     return error if error > 0 and math.isfinite(error) else 1.0 / max(sums.clusters, 1)
 
 
-def _invert(rejected: Callable[[float], bool], centre: float, least: float, step: float) -> float:
-    """Return the largest effect that is rejected: search outwards from `centre`, then bisect; `least` if none is."""
-    kept, far = centre, centre - step
+def _invert(p_value: Callable[[float], float], alpha: float, centre: float, least: float, step: float) -> float:
+    """Return the largest effect whose p-value is at most alpha, from below `centre`; `least` if there is none.
+
+    Searches outwards from `centre`, then closes in by false position on the normal scale, where p-values are almost
+    straight lines (Illinois variant); every answer lies on the rejected side.
+    """
+    reach = NormalDist().inv_cdf
+    goal = reach(alpha)
+
+    def excess(effect: float) -> float:
+        return reach(min(1.0 - 1e-15, max(1e-300, p_value(effect)))) - goal
+
+    kept, kept_excess, far, width = centre, reach(0.5) - goal, centre - step, step
     for _ in range(60):
         if far <= least:
-            far = least
+            return _close(excess, (least, -1.0), (kept, kept_excess), step) if excess(least) <= 0.0 else least
+        far_excess = excess(far)
+        if far_excess <= 0.0:
+            return _close(excess, (far, far_excess), (kept, kept_excess), step)
+        kept, kept_excess, width = far, far_excess, 2.0 * width
+        far = centre - width
+    return -math.inf
+
+
+def _close(excess: Callable[[float], float], far: tuple[float, float], kept: tuple[float, float], step: float) -> float:
+    """Return a point within 1e-4 steps of where `excess` changes sign, on the side where it is not positive."""
+    (low, below), (high, above) = far, kept
+    last = 0
+    for turn in range(60):
+        if high - low <= 1e-4 * step:
             break
-        if rejected(far):
-            break
-        kept, step = far, 2.0 * step
-        far = centre - step
-    else:
-        return -math.inf
-    for _ in range(24):
-        middle = 0.5 * (far + kept)
-        far, kept = (middle, kept) if rejected(middle) else (far, middle)
-    return far
+        share = below / (below - above) if turn % 4 != 3 and below < above else 0.5
+        middle = low + min(0.999, max(0.001, share)) * (high - low)
+        found = excess(middle)
+        side = -1 if found <= 0.0 else 1
+        if side < 0:
+            low, below, above = middle, found, 0.5 * above if last == side else above
+        else:
+            high, above, below = middle, found, 0.5 * below if last == side else below
+        last = side
+    return low
 
 
 def _distinct(columns: list[Array]) -> tuple[list[Array], Array]:
