@@ -142,10 +142,11 @@ def _gate(doc: dict[str, Any]) -> Sentences:
         )
         checked = [k for k in gating if k["control"]]
         failed = [k for k in checked if k["control_verdict"] == "FAIL"]
+        of = phrases.counted(len(checked), "control")
         if checked:
             yield (
                 "controls",
-                f"The gate can say no: {len(failed)} of {phrases.counted(len(checked), 'control')} failed as they must.",
+                f"The gate can say no: {len(failed)} of {of} failed, as they must.",
                 row["evidence"],
             )
 

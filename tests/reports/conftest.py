@@ -261,7 +261,8 @@ class Maker:
         cases = [("allow", [])] * 8 + [("redact", ["aws-key" + self.dirt])] * 2 + [("deny", ["interns-denied"])]
         for index, (action, rules) in enumerate(cases):
             body = {"endpoint": "prod", "principal": f"p{index % 3}", "candidate": candidate.id, "action": action,
-                    "rules": rules, "prompt_tokens": 20, "completion_tokens": 40, "latency_ms": 10.0 + index}  # fmt: skip
+                    "rules": rules, "prompt_tokens": 20, "completion_tokens": 40,
+                    "latency_ms": 10.0 + index}  # fmt: skip
             self.ws.record("gateway.decision", f"req-{index}", body, actor="endpoint:prod")
         self.ws.record("gateway.intent", "req-lost", {"certificate": certificate.id}, actor="endpoint:prod")
 

@@ -57,7 +57,8 @@ def green(root: ET.Element) -> bool:
 def decision(verdict: str, rows: list[Kpi]) -> Decision:
     return Decision(
         id="sha256:" + "0" * 64, created="", actor="eva", candidate="sha256:" + "1" * 64, version="",
-        version_label="m:1", baseline=None, baseline_label="", suite="s", suite_label="s:1", verdict=verdict, bootstrap=False, mode="fixed",
+        version_label="m:1", baseline=None, baseline_label="", suite="s", suite_label="s:1",
+        verdict=verdict, bootstrap=False, mode="fixed",
         alpha=0.05, eval_runs=(), differs=(), reasons=(), kpis=tuple(rows), evidence=(),
     )  # fmt: skip
 
