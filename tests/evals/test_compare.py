@@ -57,3 +57,9 @@ def test_broken_evidence_is_named_and_not_used():
 def test_the_table_is_plain_json():
     found = json.loads(json.dumps(table(BASE).to_plain(), allow_nan=False))
     assert found["rows"][0]["figures"]["n"] == N
+
+
+def test_a_clear_loss_needs_no_more_samples():
+    row = table(np.zeros(N)).rows[0]
+    assert (row.more_samples, row.regressions) == (None, 140)
+    assert not any("you need" in line for line in table(np.zeros(N)).render_lines())

@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -100,3 +101,14 @@ def test_figures_without_bounds_clusters_and_clips_are_shown():
     assert "interval [-inf, inf]" in text
     assert "3 clusters" in text
     assert "2 clipped" in text
+
+
+def test_a_stored_report_becomes_the_same_decision_again():
+    found = decision(np.where(np.arange(N) % 3 == 0, 0.0, BASE))
+    assert msgspec.convert(json.loads(canonical(found.to_plain())), Decision) == found
+
+
+def test_a_value_without_bound_or_opponent_is_one_short_line():
+    item = KpiVerdict("k", "floor", "ADVISORY", False, estimate=0.5, n=9, clusters=9)
+    lines = make("PASS", item).render_lines()
+    assert lines[-1] == "    0.5  interval [-inf, inf]  n 9"

@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.suite import GateSpec, SuiteSpec
@@ -36,6 +36,7 @@ gates = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     rule=rules, gate=gates, samples=st.integers(1, 10**6), epochs=st.integers(1, 9),
     cluster=st.text("abc_", max_size=5), baseline=st.none() | st.just({"ref": "prod", "anchor": "audited"}),
@@ -126,3 +127,10 @@ def test_a_kpi_knows_its_range_direction_and_needs():
     assert [each.id for each in spec.gating] == ["accuracy", "rate", "bits", "agent"]
     assert spec.kpi("bits") is spec.kpis[2]
     assert spec.kpi("none") is None
+
+
+def test_a_limit_may_be_measured_by_a_built_in_task():
+    spec = suite(
+        kpi("k", harness="lm-eval", task="exact_match", data="d.jsonl", rule={"type": "max_rate", "limit": 0.1})
+    )
+    assert spec.kpis[0].direction == "lower"

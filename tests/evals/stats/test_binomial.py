@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.stats import binomial
@@ -17,6 +17,7 @@ def test_published_interval():
     assert binomial.upper(10, 100, 0.025) == pytest.approx(0.1762, abs=5e-5)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.data(), st.floats(0.01, 0.3))
 def test_bounds_and_p_values_agree(n, data, alpha):
     events = data.draw(st.integers(0, n))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.stats.bounds import ClusterSums, choose, interval, p_at_least, p_at_most
+from evals.stats.bounds import ClusterSums, _close, choose, interval, p_at_least, p_at_most
 
 RNG = np.random.default_rng(4)
 
@@ -126,3 +126,13 @@ def test_intervals_shrink_as_alpha_grows(pairs, alpha):
     assert high <= wide_high + 1e-3
     assert -1.0 <= low <= data.effect + 1e-9
     assert data.effect - 1e-9 <= high <= 1.0
+
+
+def test_a_ratio_to_a_baseline_that_may_be_zero_has_no_lower_bound():
+    base = np.where(np.arange(100) < 2, 50.0, 0.0) + np.linspace(0, 1e-3, 100)
+    data = sums(base + RNG.normal(0, 1, 100), base, scale="ratio")
+    assert interval(data, 0.05, "t")[0] == -math.inf
+
+
+def test_closing_in_ends_even_if_asked_for_more_than_floats_can_give():
+    assert _close(lambda effect: effect - 0.25, (-1.0, -1.25), (1.0, 0.75), 0.0) == pytest.approx(0.25)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.stats.multiplicity import holm
@@ -10,6 +10,7 @@ def test_worked_example():
     assert holm([]) == []
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_adjusted_values_are_larger_bounded_and_in_the_same_order(found):
     adjusted = holm(found)

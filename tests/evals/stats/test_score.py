@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -49,6 +49,7 @@ def test_it_is_close_to_the_normal_score_test_where_that_holds():
     )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.data(), st.floats(-0.5, 0.5))
 def test_more_gains_never_raise_the_p_value(n, data, effect):
     losses = data.draw(st.integers(0, n))
