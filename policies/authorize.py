@@ -20,7 +20,7 @@ Action = Literal["chat", "complete", "models"]
 ACTIONS: tuple[Action, ...] = ("chat", "complete", "models")
 CONTEXT: dict[str, Any] = {"decoding": [], "stream": False, "max_tokens": 0, "tools": False}
 """What an access rule may ask of a request, with defaults. `decoding` is the set of decode-time constraints that the
-caller sent, each `structured_outputs.choice`, `structured_outputs.json`, `structured_outputs.regex` or `response_format`."""
+caller sent: `structured_outputs.choice`, `structured_outputs.json`, `structured_outputs.regex`, `response_format`."""
 MOST_REMEMBERED = 65_536
 
 

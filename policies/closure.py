@@ -3,23 +3,28 @@
 Forward, a state says which positions of which patterns are reached by some start in the text: which matches end here,
 and whether anything is still live. Backward from there, the same positions are walked to the left until none is left:
 the last place that opens a pattern is the start of the longest match, or of the earliest live partial match (the walk
-runs the prefix closure of every rule at once). Glushkov, "The abstract theory of automata", 1961.
+runs the prefix closure of every rule at once). Sets of positions are the bits of an integer, so a chain of positions
+moves by one shift. Glushkov, "The abstract theory of automata", 1961; Navarro and Raffinot, "Flexible Pattern Matching
+in Strings", 2002, ch. 5.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from policies.normalize import FOLDS, is_word
-from policies.pattern import Branch, Chars, Choice, Node, Ranges, Repeat, Series
+from policies.pattern import Branch, Chars, Choice, Node, Ranges, Series
 
-MOST_EDGES = 200_000
-"""Table entries kept before the tables are dropped and built anew: bounds memory against hostile texts."""
+MOST_KEPT = 300_000
+"""Size of the tables, in units of about 100 bytes, at which they are dropped and built anew: bounds memory."""
+NOTED_STEPS = 2
+LONGEST_TRAIL = 8192
 
-Accept = tuple[int, int, frozenset[int]]
-"""(branch, characters of the last character's fold that belong to the match, accepting positions)."""
-Places = frozenset[int]
+Places = int
+"""A set of positions: bit n is position n."""
+Accept = tuple[int, int | None, Places]
+"""(branch, how much of the last character's fold belongs to the match or None for all of it, accepting positions)."""
 
 
 class Forward(dict[str, "Forward"]):
@@ -34,7 +39,6 @@ class Forward(dict[str, "Forward"]):
 
     def __missing__(self, char: str) -> Forward:
         state = self.automaton.advance(self, char)
-        self.automaton.count_edge()
         self[char] = state
         return state
 
@@ -50,9 +54,29 @@ class Backward(dict[str, "Backward"]):
 
     def __missing__(self, char: str) -> Backward:
         state = self.automaton.retreat(self.places, self.automaton.view(char))
-        self.automaton.count_edge()
         self[char] = state
         return state
+
+
+class Trail(dict[int, tuple[Backward, int | None]]):
+    """The first steps of earlier walks over a text: place -> (state, smallest start the walk found).
+
+    A walk that comes to the same state at the same place would find the same from there on, so it ends. Without this, a
+    long match whose end may lie anywhere would cost the square of its length. Places count from the start of the stream.
+    """
+
+    __slots__ = ("shift",)
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def note(self, steps: list[tuple[int, Backward]], found: int | None) -> None:
+        """Keep the first steps of a walk."""
+        if len(self) > LONGEST_TRAIL:
+            self.clear()
+        for place, state in steps:
+            self[place + self.shift] = state, None if found is None else found + self.shift
 
 
 class Automaton:
@@ -60,27 +84,20 @@ class Automaton:
 
     def __init__(self, branches: Sequence[Branch], *, folded: bool) -> None:
         self.branches, self.folded = tuple(branches), folded
-        self._kinds: list[int] = []  # position -> number of its character set
-        self._owner: list[int] = []  # position -> branch
-        self._follow: list[set[int]] = []
-        self._before: list[set[int]] = []
-        self._sets: dict[Ranges, int] = {}
-        self._opens: list[set[int]] = [set(), set()]  # positions that start a branch: anywhere, at a word edge
-        self._closes: set[int] = set()
-        for number, branch in enumerate(self.branches):
-            first, last, _ = self._place(branch.body, number)
-            self._opens[branch.left] |= first
-            self._closes |= last
-        self._lookup = [(kind, [low for low, _ in ranges], ranges) for ranges, kind in self._sets.items()]
+        self._layout = _Layout(self.branches)
         self._forward: dict[tuple[Places, bool, tuple[Accept, ...]], Forward] = {}
         self._backward: dict[tuple[Places, bool, bool], Backward] = {}
-        self._classes: dict[str, frozenset[int]] = {}
-        self._openers: dict[tuple[str, bool], frozenset[int]] = {}
-        self._edges = 0
+        self._holding: dict[str, Places] = {}
+        self._kept = 0
+
+    @property
+    def size(self) -> int:
+        """How many positions there are."""
+        return len(self._layout.owners)
 
     def enter(self, previous: str) -> Forward:
         """Return the state in which nothing is live, after the character `previous` (empty at the start of a text)."""
-        return self._forward_state(frozenset(), is_word(previous), ())
+        return self._forward_state(0, is_word(previous), ())
 
     def view(self, char: str) -> str:
         """Return what a character is on this view."""
@@ -93,14 +110,18 @@ class Automaton:
         before: str,
         places: Places,
         part: int | None = None,
-        valid: Callable[[int], bool] | None = None,
+        judge: Callable[[int], bool] | Trail | None = None,
     ) -> int | None:
-        """Return the smallest start from which `places` is reached at `end`, or None; `valid` may refuse a start.
+        """Return the smallest start from which `places` is reached at `end`, or None.
 
         `before` is the character before `text`, empty at the start. `part` counts the characters of the fold of
-        `text[end - 1]` to read, when a match ends inside of it.
+        `text[end - 1]` to read, when a match ends inside of it. `judge` is a function that may refuse a start, or the
+        trail of earlier walks over this text.
         """
+        trail = judge if isinstance(judge, Trail) else None
+        valid = None if isinstance(judge, Trail) else judge
         found: int | None = None
+        noted: list[tuple[int, Backward]] = []
         state = self._backward_state(places, plain=False, edge=False)
         while end > 0:
             end -= 1
@@ -111,56 +132,61 @@ class Automaton:
                 valid is None or valid(end)
             ):
                 found = end
+            if trail is not None:
+                known = trail.get(end + trail.shift)
+                if known is not None and known[0] is state:
+                    found = found if known[1] is None or known[1] - trail.shift > end else known[1] - trail.shift
+                    break
+                if len(noted) < NOTED_STEPS:
+                    noted.append((end, state))
             if not state.places:
                 break
+        if trail is not None:
+            trail.note(noted, found)
         return found
 
     def advance(self, state: Forward, char: str) -> Forward:
         """Return the state after one more character: every place that continues, and every place that opens here."""
-        word = is_word(char)
-        places, accepts = state.places, []
-        view = self.view(char)
+        self._keep(1)
+        layout, word, view = self._layout, is_word(char), self.view(char)
+        opening = layout.plain | layout.edge if word != state.word else layout.plain
+        places: Places = state.places
+        accepts: list[Accept] = []
         for count, seen in enumerate(view, 1):
-            kinds = self._kinds_of(seen)
-            places = self._opening(seen, word != state.word).union(
-                after for place in places for after in self._follow[place] if self._kinds[after] in kinds
-            )
-            accepts += self._accepting(places, count)
+            places = (layout.after(places) | opening) & self._holders(seen)
+            if ending := places & layout.closes:
+                accepts += layout.by_branch(ending, count if count < len(view) else None)
         return self._forward_state(places, word, tuple(accepts))
 
     def retreat(self, places: Places, view: str) -> Backward:
         """Return the state one original character further left, which is `view` on this view."""
-        plain = edge = False
+        self._keep(1)
+        layout, plain, edge = self._layout, False, False
         for seen in reversed(view):
-            kinds = self._kinds_of(seen)
-            matched = [place for place in places if self._kinds[place] in kinds]
-            plain = plain or not self._opens[False].isdisjoint(matched)
-            edge = edge or not self._opens[True].isdisjoint(matched)
-            places = frozenset(earlier for place in matched for earlier in self._before[place])
+            matched = places & self._holders(seen)
+            plain = plain or bool(matched & layout.plain)
+            edge = edge or bool(matched & layout.edge)
+            places = layout.ahead_of(matched)
         return self._backward_state(places, plain=plain, edge=edge)
 
-    def count_edge(self) -> None:
-        """Note one more table entry; past the limit, drop all of them. States that are in use stay right."""
-        self._edges += 1
-        if self._edges > MOST_EDGES:
+    def _keep(self, size: int) -> None:
+        """Note what is kept in the tables; past the limit, drop it all. States that are in use stay right."""
+        self._kept += size
+        if self._kept > MOST_KEPT:
             for forward in self._forward.values():
                 forward.clear()
             for backward in self._backward.values():
                 backward.clear()
-            for table in (self._forward, self._backward, self._classes, self._openers):
-                table.clear()
-            self._edges = 0
-
-    def _accepting(self, places: Places, count: int) -> list[Accept]:
-        ending: dict[int, list[int]] = {}
-        for place in places & self._closes:
-            ending.setdefault(self._owner[place], []).append(place)
-        return [(branch, count, frozenset(found)) for branch, found in sorted(ending.items())]
+            self._forward.clear()
+            self._backward.clear()
+            self._holding.clear()
+            self._kept = 0
 
     def _forward_state(self, places: Places, word: bool, accepts: tuple[Accept, ...]) -> Forward:
         key = (places, word, accepts)
         state = self._forward.get(key)
         if state is None:
+            self._keep(2 + places.bit_length() // 800)
             state = self._forward[key] = Forward(self, places, word, accepts)
         return state
 
@@ -168,39 +194,86 @@ class Automaton:
         key = (places, plain, edge)
         state = self._backward.get(key)
         if state is None:
+            self._keep(2 + places.bit_length() // 800)
             state = self._backward[key] = Backward(self, places, plain, edge)
         return state
 
-    def _kinds_of(self, char: str) -> frozenset[int]:
-        """Return the numbers of the character sets that hold a character."""
-        found = self._classes.get(char)
+    def _holders(self, char: str) -> Places:
+        """Return the positions whose character set holds a character."""
+        found = self._holding.get(char)
         if found is None:
-            code = ord(char)
-            holding = []
-            for kind, lows, ranges in self._lookup:
-                place = bisect_right(lows, code) - 1
-                if place >= 0 and code <= ranges[place][1]:
-                    holding.append(kind)
-            found = self._classes[char] = frozenset(holding)
+            self._keep(1 + self.size // 800)
+            found = self._holding[char] = self._layout.holders(ord(char))
         return found
 
-    def _opening(self, char: str, at_edge: bool) -> frozenset[int]:
-        """Return the first positions of branches that a character may open."""
-        found = self._openers.get((char, at_edge))
-        if found is None:
-            kinds = self._kinds_of(char)
-            candidates = self._opens[False] | self._opens[True] if at_edge else self._opens[False]
-            found = self._openers[char, at_edge] = frozenset(p for p in candidates if self._kinds[p] in kinds)
-        return found
+
+class _Layout:
+    """Where the positions of the branches lie and which follows which: bit sets, made once.
+
+    Position n + 1 mostly follows position n and nothing else: those are `_chained`. The others keep what they follow.
+    """
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self.owners: list[int] = []  # position -> branch
+        self._sets: dict[Ranges, list[int]] = {}  # character set -> its positions
+        self._sources: list[set[int]] = []  # position -> the positions it follows
+        self.plain = self.edge = self.closes = 0
+        for number, branch in enumerate(branches):
+            first, last, _ = self._place(branch.body, number)
+            if branch.left:
+                self.edge |= _bits(first)
+            else:
+                self.plain |= _bits(first)
+            self.closes |= _bits(last)
+        self._lookup = [([low for low, _ in ranges], ranges, _bits(where)) for ranges, where in self._sets.items()]
+        self._chained = _bits(place for place, sources in enumerate(self._sources) if sources == {place - 1})
+        self._joined = {place: _bits(s) for place, s in enumerate(self._sources) if s and s != {place - 1}}
+        self._joins = _bits(self._joined)
+        self._forks: dict[int, Places] = {}  # position -> joining positions that follow it
+        for place in self._joined:
+            for source in self._sources[place]:
+                self._forks[source] = self._forks.get(source, 0) | 1 << place
+        self._forking = _bits(self._forks)
+        self._sources.clear()
+
+    def after(self, places: Places) -> Places:
+        """Return every position that follows one of `places`."""
+        out = (places << 1) & self._chained
+        for place in _each(places & self._forking):
+            out |= self._forks[place]
+        return out
+
+    def ahead_of(self, places: Places) -> Places:
+        """Return every position that one of `places` follows."""
+        out = (places & self._chained) >> 1
+        for place in _each(places & self._joins):
+            out |= self._joined[place]
+        return out
+
+    def holders(self, code: int) -> Places:
+        """Return the positions whose character set holds a code point."""
+        out = 0
+        for lows, ranges, where in self._lookup:
+            place = bisect_right(lows, code) - 1
+            if place >= 0 and code <= ranges[place][1]:
+                out |= where
+        return out
+
+    def by_branch(self, places: Places, part: int | None) -> list[Accept]:
+        """Return accepting positions as one accept a branch."""
+        ending: dict[int, Places] = {}
+        for place in _each(places):
+            branch = self.owners[place]
+            ending[branch] = ending.get(branch, 0) | 1 << place
+        return [(branch, part, found) for branch, found in ending.items()]
 
     def _place(self, node: Node, branch: int) -> tuple[set[int], set[int], bool]:
         """Add the positions of a node; return its first and last ones and whether it may be empty."""
         if isinstance(node, Chars):
-            place = len(self._kinds)
-            self._kinds.append(self._sets.setdefault(node.ranges, len(self._sets)))
-            self._owner.append(branch)
-            self._follow.append(set())
-            self._before.append(set())
+            place = len(self.owners)
+            self._sets.setdefault(node.ranges, []).append(place)
+            self.owners.append(branch)
+            self._sources.append(set())
             return {place}, {place}, False
         if isinstance(node, Choice):
             parts = [self._place(option, branch) for option in node.options]
@@ -216,20 +289,33 @@ class Automaton:
         first: set[int] = set()
         ends: set[int] = set()  # from where the next part follows
         last: set[int] = set()
-        empty = stops_empty = True  # all parts so far may be empty; the chain may stop before its first character
-        stops_empty = required == 0
+        empty, may_be_empty = True, required == 0  # every part so far may be empty; so may the whole chain
         for number, (opening, closing, optional) in enumerate(parts, 1):
-            for place in ends:
-                self._follow[place] |= opening
             for place in opening:
-                self._before[place] |= ends
+                self._sources[place] |= ends
             first |= opening if empty else set()
             ends = closing | ends if optional else closing
             empty = empty and optional
             if number >= required:
                 last |= ends
-                stops_empty = stops_empty or empty
-        return first, last, stops_empty
+                may_be_empty = may_be_empty or empty
+        return first, last, may_be_empty
 
 
-__all__ = ["Accept", "Automaton", "Backward", "Forward", "Repeat"]
+def _bits(places: Iterable[int]) -> Places:
+    """Return positions as a set of bits."""
+    found = sorted(places)
+    if not found:
+        return 0
+    data = bytearray(found[-1] // 8 + 1)
+    for place in found:
+        data[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(data, "little")
+
+
+def _each(places: Places) -> Iterator[int]:
+    """Iterate over the positions of a set."""
+    while places:
+        lowest = places & -places
+        yield lowest.bit_length() - 1
+        places ^= lowest

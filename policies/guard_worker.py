@@ -1,6 +1,6 @@
-"""The process that runs guardrails-ai validators: started with `python -P -m policies.guard_worker FD`, one line a message.
+"""The process that runs guardrails-ai validators: started as `python -P -m policies.guard_worker FD`, a line a message.
 
-It has no network (an audit hook refuses connections and look-ups), no telemetry, and its own empty home folder. It reads
+It has no network (an audit hook refuses connections and look-ups), no telemetry, its own empty home folder. It reads
 its rules from the first line, answers `ready`, then validates one text a line until its socket closes.
 """
 

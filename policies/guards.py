@@ -1,4 +1,4 @@
-"""guardrails-ai validators as rules: our side of the worker process that runs them. Whatever goes wrong, the text is held.
+"""guardrails-ai validators as rules: our side of the process that runs them. Whatever goes wrong, the text is held.
 
 Validators are called directly, not through `Guard`: microseconds instead of milliseconds a text.
 """
@@ -81,7 +81,7 @@ class GuardWorker:
         channel.setblocking(False)
 
     async def validate(self, text: str, deadline_s: float) -> GuardOutcome:
-        """Return what the validators say of a text, within `deadline_s` and the rules' own deadlines, queue included."""
+        """Return what the validators say of a text, within `deadline_s` and the rules' own deadlines, all told."""
         if not self._rules:
             return GuardOutcome(True, "", "", text, "")
         limit = min(deadline_s, sum(rule.deadline_s for rule in self._rules))

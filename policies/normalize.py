@@ -6,6 +6,7 @@ folds of its pieces: matching on this view gives the same answer for every chunk
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _INVISIBLE = frozenset(
@@ -71,11 +72,14 @@ def _fold_code(code: int) -> str:
 
 
 FOLDS = _Folds()
+_WIDE = re.compile(r"([^\x00-\x7f]+)")
 
 
 def fold(text: str) -> str:
     """Return the folded view of a text: NFKD and case folding per code point, without accents and invisible marks."""
-    return text.lower() if text.isascii() else text.translate(FOLDS)
+    if text.isascii():
+        return text.lower()
+    return "".join(part.lower() if part.isascii() else part.translate(FOLDS) for part in _WIDE.split(text))
 
 
 def origins(text: str) -> list[int] | None:

@@ -1,7 +1,7 @@
 r"""The bounded pattern language: the part of Python's regular expressions for which streaming enforcement is exact.
 
 Allowed: literals, classes, `.`, groups, alternatives, `?`, `{m}`, `{m,n}`, and `\b` at the outer ends of the pattern or
-of a top-level alternative. Refused, each by name: unbounded repeats, look-around, back-references, anchors, inline flags.
+of a top-level alternative. Refused, by name: unbounded repeats, look-around, back-references, anchors, inline flags.
 `\d`, `\w`, `\s` mean ASCII; `\b` is an edge between a letter, digit or underscore of any script and anything else.
 """
 

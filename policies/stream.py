@@ -1,17 +1,17 @@
 """Exact hold-back: releases every character that no rule can still claim, and not one that a rule may.
 
 A match of a rule is any substring in its language whose word edges and checksum hold. Spans that share a character form
-one cluster, replaced as a whole. What is released for a stream equals what is released for its whole text, however it is
-cut; the first match of a blocking rule by its end (then its start) ends the text before the cluster that it starts in.
+one cluster, replaced as a whole. What is released for a stream equals what is released for its whole text, however it
+is cut. The first match of a blocking rule, by end, then by start, ends the text before the cluster that it starts in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
-from policies.closure import Accept, Forward
+from policies.closure import Accept, Forward, Trail
 from policies.normalize import clean, is_word
 from policies.rules import RegexRule, TopicRule
 from policies.scan import CompiledSide, Region
@@ -62,8 +62,9 @@ class HoldBack:
         self._base, self._text, self._before = 0, "", ""  # offset of the held text, the text, the character before it
         self._states: list[Forward] = [lane.automaton.enter("") for lane in side.lanes]
         self._pending: list[tuple[int, int, tuple[Accept, ...]]] = []  # (end, lane, accepts), word edge not yet known
-        self._spans: list[_Span] = []
+        self._spans: dict[int, list[_Span]] = {}  # rule -> what it found in the held text, in order
         self._seen: dict[int, set[int]] = {}  # topic rule -> its keywords seen so far
+        self._trails: dict[tuple[int, int], Trail] = {}  # (lane, branch or -1) -> where walks went
         self._closed = False
 
     @property
@@ -79,9 +80,11 @@ class HoldBack:
         end = self._base + len(self._text)
         self._text += delta
         live = self._step(delta, end)
-        if not (live or self._pending or self._spans):
-            return self._take(self._base + len(self._text), [])
-        return self._settle(final=False)
+        if self._pending or self._spans:
+            return self._settle(final=False)
+        end += len(delta)
+        cut = self._earliest(end) if live else end
+        return self._take(cut, []) if end - cut <= MOST_HELD else self._overflow(cut)
 
     def finish(self) -> Piece:
         """Return the rest: nothing can follow."""
@@ -93,7 +96,7 @@ class HoldBack:
 
     def close(self) -> None:
         """Take in and release nothing more."""
-        self._closed, self._text, self._spans = True, "", []
+        self._closed, self._text, self._spans = True, "", {}
 
     def whole(self, text: str, regions: Iterable[tuple[int, Region]]) -> Piece:
         """Return what may be released of a whole text; only `regions` of it can hold a match. For a new instance."""
@@ -163,7 +166,7 @@ class HoldBack:
         rule = self._side.rules[span.rule]
         return not isinstance(rule, TopicRule) or len(self._seen[span.rule]) >= rule.at_least
 
-    def _match(self, place: int, lane: int, branch: int, part: int, places: frozenset[int]) -> _Span | None:
+    def _match(self, place: int, lane: int, branch: int, part: int | None, places: int) -> _Span | None:
         """Return the longest match of a branch that ends at a place, or None if its edges or checksum do not hold."""
         track = self._side.lanes[lane]
         number, end = track.owners[branch], place - self._base
@@ -172,29 +175,26 @@ class HoldBack:
         if track.branches[branch].right and is_word(self._text[end - 1]) == is_word(self._text[end : end + 1]):
             return None
         rule, text = self._side.rules[number], self._text
-        valid = None
+        judge: Callable[[int], bool] | Trail = self._trail(lane, branch)
         if isinstance(rule, RegexRule) and rule.check is not None:
-            passes = rule.passes
-            valid = lambda start: passes(text[start:end])  # noqa: E731
-        start = track.automaton.leftmost(text, end, self._before, places, part, valid)
+            judge = lambda start: rule.passes(text[start:end])  # noqa: E731
+        start = track.automaton.leftmost(text, end, self._before, places, part, judge)
         return None if start is None else _Span(self._base + start, place, number)
 
     def _note(self, span: _Span) -> None:
-        """Keep a span, joined with those of its rule that it overlaps."""
-        kept = []
-        for other in self._spans:
-            if other.rule == span.rule and other.start < span.end and span.start < other.end:
-                span = _Span(min(span.start, other.start), max(span.end, other.end), span.rule)
-            else:
-                kept.append(other)
-        self._spans = [*kept, span]
+        """Keep a span, joined with those of its rule that it overlaps. Spans come in the order of their ends."""
+        spans = self._spans.setdefault(span.rule, [])
+        while spans and spans[-1].end > span.start:
+            span = _Span(min(span.start, spans.pop().start), span.end, span.rule)
+        spans.append(span)
 
     def _earliest(self, end: int) -> int:
         """Return the start of the earliest match that may still come to be, or the end of the text."""
         cut = end
-        for track, state in zip(self._side.lanes, self._states, strict=True):
+        for lane, state in enumerate(self._states):
             if state.live:
-                start = track.automaton.leftmost(self._text, len(self._text), self._before, state.places)
+                automaton, trail = self._side.lanes[lane].automaton, self._trail(lane, -1)
+                start = automaton.leftmost(self._text, len(self._text), self._before, state.places, None, trail)
                 cut = cut if start is None else min(cut, self._base + start)
         for place, lane, accepts in self._pending:
             if lane == _LIMIT:
@@ -205,11 +205,21 @@ class HoldBack:
                 cut = cut if start is None else min(cut, self._base + start)
         return cut
 
+    def _trail(self, lane: int, branch: int) -> Trail:
+        """Return where walks for a branch, or for all live places of a lane (-1), went."""
+        trail = self._trails.get((lane, branch))
+        if trail is None:
+            trail = self._trails[lane, branch] = Trail(self._base)
+        trail.shift = self._base
+        return trail
+
     def _clusters(self) -> list[list[_Span]]:
         """Return the spans in groups that share characters, in order."""
         groups: list[list[_Span]] = []
         reach = -1
-        for span in sorted(self._spans, key=lambda span: (span.start, span.end, span.rule)):
+        for span in sorted(
+            chain.from_iterable(self._spans.values()), key=lambda span: (span.start, span.end, span.rule)
+        ):
             if span.start < reach:
                 groups[-1].append(span)
             else:
@@ -225,7 +235,9 @@ class HoldBack:
             if start < cut < end:
                 cut = start
         done = [cluster for cluster in clusters if cluster[0].start < cut]
-        self._spans = [span for cluster in clusters[len(done) :] for span in cluster]
+        self._spans = {}
+        for span in sorted(chain.from_iterable(clusters[len(done) :]), key=lambda span: span.end):
+            self._spans.setdefault(span.rule, []).append(span)
         return self._take(cut, done)
 
     def _take(self, cut: int, clusters: list[list[_Span]]) -> Piece:
