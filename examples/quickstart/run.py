@@ -148,7 +148,7 @@ class Demo:
         sys.exit("the endpoint did not start")
 
     def requests(self, url: str, keys: dict[str, str]) -> None:
-        with httpx.Client(base_url=url, timeout=120) as client:
+        with httpx.Client(base_url=f"{url}/v1", timeout=120) as client:
             print("\n   An intern asks, and is denied; the answer names the rule:")
             self.show(self.chat(client, keys["ida"], "What does os.path.join do?"))
             print("\n   A member asks (a two-minute model: the answer is fluent nonsense, the guard is real):")

@@ -35,7 +35,7 @@ def serve(
     if bool(alias) == bool(permit):
         raise SpecError("name either an alias or a permit", hint="hallmark serve prod")
     ws = session.ws
-    actor = session.actor("serve" if alias else "evaluate", alias or str(permit))
+    session.actor("serve" if alias else "evaluate", alias or str(permit))
     if dry_run and alias:
         found = verify(ws, alias)
         if found.problems:
@@ -45,7 +45,6 @@ def serve(
     settings = ws.settings
 
     def ready(url: str) -> None:
-        ws.record("endpoint.started", alias or f"permit/{permit}", {"url": url}, actor=actor)
         session.emit({"url": url, "alias": alias, "permit": permit}, f"serving {alias or permit} at {url}")
 
     room.serve(
