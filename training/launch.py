@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -248,6 +249,8 @@ def main(job_path: Path) -> int:
     """Train one job; progress and errors go to stdout as JSON lines, everything else to stderr."""
     from importlib import import_module
 
+    import numpy as np
+
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries that print must not break the protocol
     _end_with_parent()
@@ -256,6 +259,8 @@ def main(job_path: Path) -> int:
     def report(stage: str, done: float, total: float | None = None, note: str = "") -> None:
         channel.write(json.dumps({"stage": stage, "done": done, "total": total, "note": note}) + "\n")
 
+    random.seed(job.recipe.seed)
+    np.random.seed(job.recipe.seed)
     module, _, function = METHODS[job.recipe.method].partition(":")
     try:
         outcome = getattr(import_module(module), function)(job, report)

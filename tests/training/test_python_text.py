@@ -30,7 +30,6 @@ CLASS = ["\n\nclass C:\n    def g(self):\n        return 2\n", "\n    def h(self
 
 def test_sections_begin_before_comments_and_decorators_and_at_members():
     text = "import a\n\n" + FUNCTION + "".join(CLASS)
-    assert sections(text, parse(text), 40) == ["import a\n", "\n" + FUNCTION, *CLASS]
     assert sections(text, parse(text), 60) == ["import a\n\n" + FUNCTION, *CLASS]
 
 
