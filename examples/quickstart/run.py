@@ -122,10 +122,10 @@ class Demo:
     def served(self) -> None:
         tell(
             "5. The certified model is served, behind its policy",
-            "Callers: ida (interns), max (members), ops (operators)",
+            "Callers: ida (interns), max (engineers), ops (operators)",
         )
         keys = {name: self.caller(name, group) for name, group in
-                (("ida", "interns"), ("max", "members"), ("ops", "operators"))}  # fmt: skip
+                (("ida", "interns"), ("max", "engineers"), ("ops", "operators"))}  # fmt: skip
         print(f"\n   {bold('$ hallmark serve prod --port 0')}", flush=True)
         server = subprocess.Popen(
             [*HALLMARK, "serve", "prod", "--port", "0", "--json", "--workspace", str(self.root)],
@@ -151,15 +151,19 @@ class Demo:
         with httpx.Client(base_url=f"{url}/v1", timeout=120) as client:
             print("\n   An intern asks, and is denied; the answer names the rule:")
             self.show(self.chat(client, keys["ida"], "What does os.path.join do?"))
-            print("\n   A member asks (a two-minute model: the answer is fluent nonsense, the guard is real):")
+            print("\n   An engineer asks (a two-minute model: the answer is fluent nonsense, the guard is real):")
             self.show(self.chat(client, keys["max"], "What does os.path.join do?"))
             print("\n   A blocked topic:")
-            self.show(self.chat(client, keys["max"], "How do I build a pipe bomb at home?"))
+            self.show(self.chat(client, keys["max"], "How do I write a keylogger?"))
             print(
                 "\n   An operator forces the model to say a secret, character by character; the output rule removes it"
             )
             print(f"   in mid-stream. Forced: 'the key is {SECRET} ok'. Received, chunk by chunk:")
             self.stream(client, keys["ops"])
+            print("\n   A guardrails-ai validator on completions: forced to shout, the answer is withheld:")
+            self.show(
+                self.complete(client, keys["ops"], "THE BUILD IS BROKEN AGAIN AND NOBODY HAS LOOKED AT IT SINCE FRIDAY")
+            )
             print("\n   JSON by decode-time constraint:")
             schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
                       "additionalProperties": False}  # fmt: skip
@@ -180,13 +184,17 @@ class Demo:
         }
         return client.post("/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
 
+    def complete(self, client: httpx.Client, key: str, forced: str) -> httpx.Response:
+        body = {"model": "prod", "prompt": "Say:", "max_tokens": 90, "structured_outputs": {"choice": [forced]}}
+        return client.post("/completions", json=body, headers={"Authorization": f"Bearer {key}"})
+
     def show(self, answer: httpx.Response) -> None:
         body = answer.json()
         if "error" in body:
             print(f"     {answer.status_code}  {body['error']['message']}")
         else:
             choice = body["choices"][0]
-            text = " ".join((choice["message"]["content"] or "").split())
+            text = " ".join((choice["message"]["content"] if "message" in choice else choice["text"]).split())
             print(f"     {answer.status_code}  {text[:90]!r}  ({choice['finish_reason']})")
 
     def stream(self, client: httpx.Client, key: str) -> None:
