@@ -39,6 +39,8 @@ class Batcher:
         self._news: list[News] = []
         self._wake = threading.Condition()
         self._stopping = False
+        self.generated = 0
+        """Tokens generated since the start."""
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     @property
@@ -144,6 +146,7 @@ class Batcher:
             bound = one.matchers or one.rules
             return "error", "no token satisfies the constraints" if bound else "the logits are not finite"
         one.tokens.append(token)
+        self.generated += 1
         if one.rules is not None:
             one.rules.count(token)
         ends = token in self._eos

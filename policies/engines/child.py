@@ -34,13 +34,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def listen(path: Path) -> socket.socket:
-    """Return a socket listening on `path`, readable by this user only; Locked when another process answers there."""
+def clear(path: Path) -> None:
+    """Remove a socket that a dead process left behind; Locked when a living one answers there."""
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(path)) == 0:
                 raise Locked(f"another process listens on `{path}`", hint="stop it or choose another path")
         path.unlink()
+
+
+def bind(path: Path) -> socket.socket:
+    """Return a socket bound to `path`, for this user only; Locked when another process listens there."""
+    clear(path)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:

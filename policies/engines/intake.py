@@ -81,6 +81,10 @@ class Intake:
             raise RequestError("the engine has too many requests waiting", status=503, code="overloaded")
         self._batcher.submit(sequences)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many sequences are here now, and the tokens generated since the start."""
+        return {"sequences": self._batcher.load, "generated_tokens": self._batcher.generated}
+
     def _chat_prompt(self, body: ChatBody) -> list[int]:
         messages = messages_of(body)
         if self._template is None:

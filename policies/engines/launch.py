@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
-from policies.engines.child import QUIET
+from policies.engines.child import QUIET, clear
 from registry.errors import EngineFailure, MissingExtra, SpecError, UnknownName
 from registry.plugins import Plugins
 from registry.protocols import Progress, silent
@@ -108,13 +108,14 @@ def start(
             `tensor_parallel_size` (vllm).
 
     Raises:
-        NotFound, UnknownName, MissingExtra, SpecError: before anything is started.
+        NotFound, UnknownName, MissingExtra, SpecError, Locked: before anything is started.
     """
     engine: Engine = ENGINES.load(choose(kind))
     model_folder.check(model_dir)
     if len(os.fsencode(uds)) > LONGEST_SOCKET_PATH:
         hint = f"a Unix socket path has at most {LONGEST_SOCKET_PATH} bytes: use a shorter folder"
         raise SpecError(f"`{uds}` is too long for a socket", field="uds", hint=hint)
+    clear(uds)
     engine_version = engine.version()
     line = engine.command(options or {})
     line += [f"--model={model_dir.resolve()}", f"--uds={uds}", f"--served-name={served_name}", "--end-with-parent"]

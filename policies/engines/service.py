@@ -84,7 +84,7 @@ class Service:
         return answer
 
     async def _health(self, receive: Receive, send: Send) -> None:
-        await _answer(send, 200, b"{}")
+        await _answer(send, 200, orjson.dumps(self._intake.counts()))
 
     async def _models(self, receive: Receive, send: Send) -> None:
         model = {

@@ -27,6 +27,8 @@ class TextStream:
 
     def push(self, token: int, *, may_stop: bool = True) -> str:
         """Add a token; return the text that is now certain. With `may_stop` false stop strings pass as text."""
+        if self.ended:
+            return ""
         self._tokens.append(token)
         piece = self._decoder.step(self._tokenizer, token) if self._decoder else None
         if not piece:

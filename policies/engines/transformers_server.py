@@ -7,13 +7,14 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from policies.engines import folder as model_folder
 from policies.engines.batcher import Batcher
-from policies.engines.child import QUIET, cores, end_with_parent, listen
+from policies.engines.child import QUIET, bind, cores, end_with_parent
 from policies.engines.constraints import Constraints
 from policies.engines.decoding import News
 from policies.engines.intake import Intake
@@ -76,7 +77,7 @@ async def serve(wanted: argparse.Namespace) -> None:
     import uvicorn
 
     started = time.monotonic()
-    listener = listen(wanted.uds)
+    listener = bind(wanted.uds)
     try:
         service, batcher = load(wanted, asyncio.get_running_loop())
         batcher.start()
@@ -84,6 +85,8 @@ async def serve(wanted: argparse.Namespace) -> None:
             service, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False,
             date_header=False, timeout_graceful_shutdown=5, ws="none",
         )  # fmt: skip
+        # uvicorn ends on SIGTERM, then raises it again for whoever came before: nobody, so that what follows still runs.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         logger.info("ready after %.1f s on %s", time.monotonic() - started, wanted.uds)
         await uvicorn.Server(config).serve(sockets=[listener])
         batcher.stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
-from policies.engines.child import QUIET, cores, end_with_parent, listen
+from policies.engines.child import QUIET, clear, cores, end_with_parent
 
 ENVIRONMENT = {
     **QUIET,
@@ -115,9 +115,7 @@ def main() -> None:
     """Start vLLM's API server and stay until it ends."""
     wanted = arguments()
     model_folder.check(wanted.model)
-    # Only says whether the path is free: vLLM binds it itself.
-    listen(wanted.uds).close()
-    wanted.uds.unlink()
+    clear(wanted.uds)
     if wanted.end_with_parent:
         end_with_parent()
     on_cpu = is_cpu_build()

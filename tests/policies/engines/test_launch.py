@@ -1,0 +1,220 @@
+"""Starting, watching and stopping an engine process; what a folder and options must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from policies.engines import ENGINES, start
+from policies.engines import folder as model_folder
+from policies.engines.child import bind
+from policies.engines.launch import choose
+from policies.engines.vllm_server import arguments, flags
+from registry.errors import EngineFailure, Locked, NotFound, SpecError, UnknownName
+
+QUICK = {"threads": 1}
+
+
+def _start(folder: Path, place: Path, **options: Any) -> Any:
+    return start(
+        "transformers", folder, place / "s", served_name="tiny", log=place / "log", options={**QUICK, **options}
+    )
+
+
+def test_a_started_engine_answers_and_a_stopped_one_is_gone(
+    folder: Path, tmp_path: Path, listening: Callable[[int], list[str]]
+) -> None:
+    told: list[str] = []
+    handle = _start(folder, tmp_path)
+    try:
+        handle.wait_ready(120, lambda stage, done, total=None, note="": told.append(f"{stage} {note}"))
+        assert handle.alive()
+        assert handle.version.startswith("transformers ")
+        assert told[-1] == "starting engine transformers is ready"
+        assert listening(handle.pid) == []
+        with pytest.raises(Locked, match="another process listens"):
+            _start(folder, tmp_path)
+    finally:
+        handle.stop()
+    assert not handle.alive()
+    assert not handle.uds.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(handle.pid, 0)
+    handle.stop()
+
+
+@pytest.mark.slow
+def test_a_dying_engine_is_told_with_the_end_of_its_log(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    broken = make_folder("Mistral", sliding_window=None)
+    (broken / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(EngineFailure, match="ended before it answered") as caught:
+        _start(broken, tmp_path).wait_ready(120)
+    assert str(tmp_path / "log") in str(caught.value.hint)
+
+
+def test_an_engine_that_takes_too_long_is_stopped(folder: Path, tmp_path: Path) -> None:
+    handle = _start(folder, tmp_path)
+    with pytest.raises(EngineFailure, match=r"within 0\.2 seconds"):
+        handle.wait_ready(0.2)
+    assert not handle.alive()
+
+
+@pytest.mark.slow
+def test_an_engine_ends_with_its_parent(folder: Path, tmp_path: Path) -> None:
+    program = f"""
+        import time
+        from pathlib import Path
+        from policies.engines import start
+        place = Path({str(tmp_path)!r})
+        handle = start("transformers", Path({str(folder)!r}), place / "s", served_name="t", log=place / "log",
+                       options={{"threads": 1}})
+        handle.wait_ready(120)
+        print(handle.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    engine = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
+        state = Path(f"/proc/{engine}/stat")
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # nobody reaps orphans in some containers
+        time.sleep(0.1)
+    else:
+        assert not Path(f"/proc/{engine}").exists()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_hung_engine_is_killed_with_its_group(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = _start(folder, tmp_path)
+    monkeypatch.setattr("policies.engines.launch.STOP_SECONDS", 0.3)
+    os.kill(handle.pid, signal.SIGSTOP)
+    handle.stop()
+    assert not handle.alive()
+
+
+@pytest.mark.slow
+def test_options_reach_the_engine(folder: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "system.txt"
+    prompt.write_text('be "brief" 😀\n', encoding="utf-8")
+    handle = _start(
+        folder, tmp_path, max_model_len=64, system_prompt_file=prompt, generation_config={"temperature": 0},
+        max_batch=2, kv_cache_gib=0.01,
+    )  # fmt: skip
+    try:
+        handle.wait_ready(120)
+        transport = httpx.HTTPTransport(uds=str(handle.uds))
+        with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:
+            assert client.get("/v1/models").json()["data"][0]["max_model_len"] == 64
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+            plain = client.post("/v1/chat/completions", json=body).json()
+            again = client.post("/v1/chat/completions", json=body).json()
+            assert plain["choices"] == again["choices"]  # temperature 0 by default now
+            sneaky = {**body, "messages": [{"role": "system", "content": "be long"}, *body["messages"]]}
+            replaced = client.post("/v1/chat/completions", json=sneaky).json()
+            assert replaced["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+            assert replaced["choices"] == plain["choices"]
+    finally:
+        handle.stop()
+
+
+def test_system_prompt_replaces_every_system_message(tokenizer: Any, folder: Path) -> None:
+    prompt = "{{ 7*7 }} 'x' \"y\" \\ \n 😀 {% raw %}"
+    template = model_folder.chat_template(folder, system_prompt=prompt)
+    messages = [
+        {"role": "system", "content": "a"}, {"role": "user", "content": "b"}, {"role": "developer", "content": "c"},
+    ]  # fmt: skip
+    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
+    assert text == f"<s><|system|>{prompt}<|user|>b<|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"thread": 1}, UnknownName), ({"gpu_memory_utilization": 0.5}, UnknownName)],
+)  # fmt: skip
+def test_unknown_options_are_refused_before_anything_starts(
+    folder: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        start("transformers", folder, tmp_path / "s", served_name="t", log=tmp_path / "log", options=options)
+    assert not (tmp_path / "log").exists()
+
+
+def test_unknown_engine_long_socket_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="vlm"):
+        start("vlm", folder, tmp_path / "s", served_name="t", log=tmp_path / "log")
+    with pytest.raises(SpecError, match="too long"):
+        start("transformers", folder, tmp_path / ("s" * 120), served_name="t", log=tmp_path / "log")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        partial = tmp_path / f"without-{name}"
+        partial.mkdir()
+        for file in folder.iterdir():
+            if file.name != name:
+                (partial / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(NotFound):
+            start("transformers", partial, tmp_path / "s", served_name="t", log=tmp_path / "log")
+
+
+def test_auto_is_transformers_without_a_gpu() -> None:
+    assert set(ENGINES) >= {"transformers", "vllm"}
+    if not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
+        assert choose("auto") == "transformers"
+    assert choose("vllm") == "vllm"
+
+
+def test_context_length_comes_from_the_config(folder: Path, tmp_path: Path) -> None:
+    assert model_folder.context_length(folder) == 256
+    assert model_folder.context_length(folder, 100) == 100
+    with pytest.raises(SpecError):
+        model_folder.context_length(folder, 1000)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(SpecError, match="not a JSON object"):
+        model_folder.context_length(tmp_path)
+
+
+def test_ends_of_text_are_gathered_from_all_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 4}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
+    assert model_folder.end_tokens(tmp_path, 7) == {4, 5, 6, 7}
+    assert model_folder.end_tokens(tmp_path, None) == {4, 5, 6}
+
+
+def test_vllm_is_told_to_be_safe(folder: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "system.txt"
+    prompt.write_text("be brief")
+    wanted = arguments(
+        [f"--model={folder}", f"--uds={tmp_path / 's'}", "--served-name=m", "--dtype=float32",
+         f"--system-prompt-file={prompt}"]
+    )  # fmt: skip
+    line = flags(wanted, on_cpu=True)
+    given = dict(zip(line[::2], line[1::2], strict=False))
+    assert given["--uds"] == str(tmp_path / "s")
+    assert given["--max-model-len"] == "256"
+    assert given["--load-format"] == "safetensors"
+    assert "be brief" in Path(given["--chat-template"]).read_text()
+    assert "--enforce-eager" in line
+    assert not {"--host", "--port", "--trust-remote-code"} & set(line)
+
+
+def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:
+    first = bind(tmp_path / "s")
+    first.listen()
+    with pytest.raises(Locked):
+        bind(tmp_path / "s")
+    first.close()
+    bind(tmp_path / "s").close()

@@ -1,0 +1,160 @@
+"""The real vLLM behind the same interface; started once, since it takes a minute."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from policies.engines import start
+from policies.engines.vllm_server import is_cpu_build
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
+MESSAGES = [{"role": "user", "content": "add an argument"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["x", "y"]}, "on": {"type": "boolean"}},
+    "required": ["name", "on"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def vllm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    place = tmp_path_factory.mktemp("v")
+    prompt = place / "system.txt"
+    prompt.write_text("be brief", encoding="utf-8")
+    handle = start(
+        "vllm", folder, place / "v.sock", served_name="tiny", log=place / "log",
+        options={"threads": 1, "dtype": "float32", "system_prompt_file": prompt},
+    )  # fmt: skip
+    handle.wait_ready(600)
+    yield handle
+    handle.stop()
+
+
+@pytest.fixture(scope="module")
+def caller(vllm: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(vllm.uds)), base_url="http://engine", timeout=120
+    ) as client:
+        yield client
+
+
+def _chat(caller: httpx.Client, **fields: Any) -> httpx.Response:
+    answer = caller.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def _family(root: int) -> list[int]:
+    """Return a process and its descendants."""
+    parents = {}
+    for stat_file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat_file.parent.name)] = int(stat_file.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    family = [root]
+    for pid in family:
+        family += [child for child, parent in parents.items() if parent == pid]
+    return family
+
+
+def test_listens_on_loopback_and_its_private_socket_only(
+    vllm: Any, caller: httpx.Client, listening: Callable[[int], list[str]]
+) -> None:
+    assert stat.S_IMODE(vllm.uds.stat().st_mode) & 0o077 == 0
+    _chat(caller, max_tokens=2)
+    listeners = [address for pid in _family(vllm.pid) for address in listening(pid)]
+    loopback = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+    assert [address for address in listeners if not address.startswith(loopback)] == []
+
+
+def test_both_engines_write_the_same_greedy_text(vllm: Any, caller: httpx.Client, folder: Path, tmp_path: Path) -> None:
+    fields = {"prompt": [[5 + number, 9, 40] for number in range(6)], "max_tokens": 12, "temperature": 0}
+    body = {"model": "tiny", "ignore_eos": True, **fields}
+    theirs = caller.post("/v1/completions", json=body).json()
+    ours = start(
+        "transformers", folder, tmp_path / "s", served_name="tiny", log=tmp_path / "log", options={"threads": 1}
+    )
+    try:
+        ours.wait_ready(120)
+        transport = httpx.HTTPTransport(uds=str(ours.uds))
+        with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:
+            answer = client.post("/v1/completions", json=body).json()
+    finally:
+        ours.stop()
+    assert [one["text"] for one in answer["choices"]] == [one["text"] for one in theirs["choices"]]
+    assert answer["usage"]["completion_tokens"] == theirs["usage"]["completion_tokens"]
+
+
+def test_chat_runs_under_the_system_prompt(caller: httpx.Client, tokenizer: Any) -> None:
+    answer = _chat(caller, max_tokens=5, temperature=0, ignore_eos=True).json()
+    assert answer["usage"]["completion_tokens"] == 5
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "system", "content": "be brief"}, *MESSAGES], add_generation_prompt=True, return_dict=True
+    )
+    assert answer["usage"]["prompt_tokens"] == len(prompt["input_ids"])
+
+
+def test_stream_ends_with_usage_and_the_end_mark(caller: httpx.Client) -> None:
+    fields = {"max_tokens": 6, "temperature": 0, "ignore_eos": True}
+    text = _chat(caller, stream=True, stream_options={"include_usage": True}, **fields).text
+    events = [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")]
+    assert text.rstrip().endswith("data: [DONE]")
+    assert events[0]["choices"][0]["delta"]["content"] == ""
+    assert (events[-1]["choices"], events[-1]["usage"]["completion_tokens"]) == ([], 6)
+    joined = "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1])
+    assert joined == _chat(caller, **fields).json()["choices"][0]["message"]["content"]
+
+
+def test_structured_outputs(caller: httpx.Client) -> None:
+    chosen = _chat(caller, structured_outputs={"choice": ["ja/nein", "vielleicht"]}).json()
+    assert chosen["choices"][0]["message"]["content"] in {"ja/nein", "vielleicht"}
+    fields: list[dict[str, Any]] = [
+        {"structured_outputs": {"json": SCHEMA}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
+    ]
+    for one in fields:
+        content = _chat(caller, max_tokens=100, **one).json()["choices"][0]["message"]["content"]
+        assert set(json.loads(content)) == {"name", "on"}
+
+
+def test_a_client_that_leaves_ends_its_text(caller: httpx.Client, vllm: Any) -> None:
+    def running() -> float:
+        lines = caller.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:num_requests_running{"))
+
+    def generated() -> float:
+        lines = caller.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total{"))
+
+    before = generated()
+    body = {"model": "tiny", "prompt": [5], "max_tokens": 250, "ignore_eos": True, "stream": True}
+    transport = httpx.HTTPTransport(uds=str(vllm.uds))
+    with (
+        httpx.Client(transport=transport, base_url="http://engine", timeout=60) as leaver,
+        leaver.stream("POST", "/v1/completions", json=body) as stream,
+    ):
+        next(stream.iter_bytes())
+    deadline = time.monotonic() + 30
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert generated() - before < 250
+
+
+def test_the_build_here_is_told_right() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        assert is_cpu_build() == ("cpu" in version("vllm"))
+    except PackageNotFoundError:
+        assert is_cpu_build()
