@@ -45,6 +45,7 @@ class FakeEngine:
     def __init__(self, uds: Path) -> None:
         self.uds = uds
         self.script = Script()
+        self.secret: Script | None = None
         self.requests: list[dict[str, Any]] = []
         self.aborted = 0
         self.connections = 0
@@ -128,6 +129,8 @@ class _Connection(asyncio.Protocol):
         request = orjson.loads(body)
         self.engine.requests.append(request)
         chat = path == "/v1/chat/completions"
+        if self.engine.secret is not None and request.get("temperature") == 2:
+            script = self.engine.secret
         if script.status != 200:
             self.write_json(script.status, {"error": {"message": script.message, "type": "x", "code": script.status}})
         elif not request.get("stream"):
@@ -167,7 +170,18 @@ def delta(script: Script, piece: str) -> dict[str, Any]:
     return {script.channel: piece}
 
 
+_made: dict[tuple[int, bool], tuple[Script, list[bytes]]] = {}
+
+
 def stream_events(script: Script, chat: bool) -> list[bytes]:
+    """Return the events of a stream, made once for each script."""
+    kept = _made.get((id(script), chat))
+    if kept is None or kept[0] is not script:
+        kept = _made[id(script), chat] = (script, make_events(script, chat))
+    return kept[1]
+
+
+def make_events(script: Script, chat: bool) -> list[bytes]:
     """Return the events of a stream: first delta empty, finish, usage, end mark; as vLLM sends them."""
     kind = "chat.completion.chunk" if chat else "text_completion"
     frame: dict[str, Any] = {"id": "cmpl-1", "object": kind, "created": 1, "model": "engine", **script.extra}
@@ -212,13 +226,16 @@ def whole(script: Script, chat: bool) -> dict[str, Any]:
     return {**frame, "choices": choices, "usage": usage(script)}
 
 
-async def serve_forever(uds: Path, script: Script) -> None:
-    """Serve until killed, without keeping the requests."""
+async def serve_forever(uds: Path, port: int, script: Script) -> None:
+    """Serve on a Unix socket and, with a port, on loopback too, until killed. `temperature` 2 tells a secret."""
     engine = FakeEngine(uds)
     engine.script = script
+    engine.secret = Script([*script.pieces[:3], "the key is AKIA", "2E0A8F3", "B244C99", "86 ok ", *script.pieces[3:]])
     engine.requests = _Forgetful()
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: _Connection(engine), str(uds), backlog=1024)
+    if port:
+        await loop.create_server(lambda: _Connection(engine), "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 
@@ -232,8 +249,11 @@ if __name__ == "__main__":
     parser.add_argument("--uds", type=Path, required=True)
     parser.add_argument("--pieces", type=int, default=64)
     parser.add_argument("--piece", default="word ")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0.0)
     chosen = parser.parse_args()
     import uvloop
 
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve_forever(chosen.uds, Script([chosen.piece] * chosen.pieces)))
+        script = Script([chosen.piece] * chosen.pieces, delay=chosen.delay)
+        uvloop.run(serve_forever(chosen.uds, chosen.port, script))
