@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from registry.workspace import Workspace
 
 DOCUMENTS = Plugins("document", "hallmark.document", {"dossier": "reports.evidence:build"})
-"""Name to a function (workspace, reference) that returns an evidence bundle."""
+"""Name to a function (workspace, reference, last event or None) that returns an evidence bundle."""
 FORMATS = Plugins(
     "format",
     "hallmark.report",
@@ -29,7 +29,7 @@ CI_FORMATS = Plugins(
 """Name to a function of a `reports.facts.Decision` that returns text."""
 
 
-def render(ws: Workspace, kind: str, ref: str, *, format: str = "html", out: Path) -> Path:
+def render(ws: Workspace, kind: str, ref: str, *, format: str = "html", out: Path, upto: int | None = None) -> Path:
     """Write a document about a version; return its path.
 
     Args:
@@ -38,12 +38,13 @@ def render(ws: Workspace, kind: str, ref: str, *, format: str = "html", out: Pat
         ref: the model version, by any reference the workspace resolves.
         format: `html`, `json` or `md`.
         out: the file to write, or an existing folder to write `<kind>-<name>-<number>.<format>` into.
+        upto: the last event the document may know of; default all. The same point gives the same bytes.
 
     Raises:
         UnknownName: no such document, format or version.
     """
     build, write = DOCUMENTS.load(kind), FORMATS.load(format)
-    doc = build(ws, ref)
+    doc = build(ws, ref, upto)
     name = doc["subject"]["label"].replace(":", "-")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     path = out / f"{kind}-{safe}.{format}" if out.is_dir() else out

@@ -219,7 +219,7 @@ def commands(doc: dict[str, Any]) -> list[dict[str, str]]:
     steps.append(
         (
             f"hallmark report dossier {subject} --format json",
-            "this document as data; the same journal gives the same bytes",
+            "this document as data; as of the same event it is the same bytes",
         )
     )
     return [{"command": command, "checks": checks} for command, checks in steps]

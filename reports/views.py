@@ -59,7 +59,7 @@ FROM mine
 """
 ACTIONS = "SELECT did, count(*) AS n FROM mine GROUP BY did ORDER BY n DESC, did"
 RULES = """
-SELECT did, rule, count(*) AS n FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine)
+SELECT did, rule, count(*) AS n FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine WHERE json_type(rules) = 'ARRAY')
 GROUP BY did, rule ORDER BY n DESC, did, rule
 """
 COVERAGE = """,

@@ -29,6 +29,7 @@ from registry.records import (
     sha256,
 )
 from registry.workspace import Workspace
+from reports import evidence
 
 HOSTILE = "<script>alert('x')</script>|`*_[a](http://evil.example)\n# \"&\x07"
 EXPIRES = "2099-01-01T00:00:00+00:00"
@@ -311,3 +312,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same world with hostile text in every free field."""
     return make(tmp_path_factory.mktemp("hostile") / "ws", HOSTILE)
+
+
+@pytest.fixture(scope="session")
+def doc(world: World) -> dict[str, Any]:
+    """The evidence bundle of the version that serves."""
+    return evidence.build(world.ws, "code-model:2")
+
+
+@pytest.fixture(scope="session")
+def dirty_doc(hostile: World) -> dict[str, Any]:
+    """The same bundle with hostile text in every free field."""
+    return evidence.build(hostile.ws, "code-model:2")

@@ -1,4 +1,4 @@
-"""The dossier in a real browser: it renders, styled, in both themes, and asks the network for nothing."""
+"""The dossier in a real browser: it renders, styled, in both themes, and hostile text in it does not run."""
 
 from __future__ import annotations
 

@@ -16,11 +16,6 @@ ROWS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def doc(world: Any) -> dict[str, Any]:
-    return evidence.build(world.ws, "code-model:2")
-
-
 def test_headline_names_verdict_certificate_and_release(doc: dict[str, Any], world: Any) -> None:
     head = doc["headline"]
     assert head["verdict"] == "PASS"

@@ -45,13 +45,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(world: Any) -> str:
-    return html.render(evidence.build(world.ws, "code-model:2"))
+def text(doc: dict[str, Any]) -> str:
+    return html.render(doc)
 
 
 @pytest.fixture(scope="module")
-def dirty(hostile: Any) -> str:
-    return html.render(evidence.build(hostile.ws, "code-model:2"))
+def dirty(dirty_doc: dict[str, Any]) -> str:
+    return html.render(dirty_doc)
 
 
 def test_sections_in_order_under_one_heading(text: str) -> None:
@@ -116,9 +116,8 @@ def test_both_themes_and_print(text: str) -> None:
     assert "@media print" in text
 
 
-def test_same_bundle_same_bytes(world: Any) -> None:
-    doc = evidence.build(world.ws, "code-model:2")
-    assert html.render(doc) == html.render(doc)
+def test_same_bundle_same_bytes(text: str, doc: dict[str, Any]) -> None:
+    assert html.render(doc) == text
 
 
 def test_a_version_without_anything_still_renders(world: Any) -> None:
@@ -129,8 +128,7 @@ def test_a_version_without_anything_still_renders(world: Any) -> None:
     assert "No certificate" in page
 
 
-def test_every_citation_is_in_the_index(text: str, world: Any) -> None:
-    doc = evidence.build(world.ws, "code-model:2")
+def test_every_citation_is_in_the_index(text: str, doc: dict[str, Any]) -> None:
     for ref in outline.index(doc):
         assert f'id="{outline.anchor(ref["ref"])}"' in text
         assert ref["ref"] in text

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 import reports
 from registry.errors import UnknownName
 from registry.records import canonical
-from reports import evidence, json_, markdown, phrases, sarif, summary
+from reports import json_, markdown, phrases, sarif, summary
 from reports.views import Views
 
 
@@ -23,8 +23,8 @@ def read(text: str) -> str:
     return str(MarkdownIt("commonmark", {"html": True}).enable("table").render(text))
 
 
-def test_markdown_tells_verdict_refusal_and_controls(world: Any) -> None:
-    page = read(markdown.render(evidence.build(world.ws, "code-model:2")))
+def test_markdown_tells_verdict_refusal_and_controls(doc: dict[str, Any]) -> None:
+    page = read(markdown.render(doc))
     assert "<h1>code-model:2: PASS</h1>" in page
     assert "0.02 is allowed" in page
     assert page.count("<h2>") == 12
@@ -32,9 +32,8 @@ def test_markdown_tells_verdict_refusal_and_controls(world: Any) -> None:
     assert "hallmark log verify" in page
 
 
-def test_markdown_tables_keep_their_columns_with_hostile_text(hostile: Any) -> None:
-    text = markdown.render(evidence.build(hostile.ws, "code-model:2"))
-    page = read(text)
+def test_markdown_tables_keep_their_columns_with_hostile_text(dirty_doc: dict[str, Any]) -> None:
+    page = read(markdown.render(dirty_doc))
     assert "<script" not in page
     assert "href" not in page
     for table in page.split("<table>")[1:]:
@@ -82,8 +81,7 @@ def test_sarif_has_what_the_standard_requires(world: Any) -> None:
     assert json.loads(sarif.render(Views(world.ws).decision(world.passed.id)))["runs"][0]["results"] == []
 
 
-def test_json_is_the_canonical_bundle(world: Any) -> None:
-    doc = evidence.build(world.ws, "code-model:2")
+def test_json_is_the_canonical_bundle(doc: dict[str, Any]) -> None:
     text = json_.render(doc)
     assert json.loads(text) == doc
     assert text.encode() == canonical(doc)
@@ -94,8 +92,17 @@ def test_render_writes_every_format(world: Any, tmp_path: Path, format: str) -> 
     path = reports.render(world.ws, "dossier", "code-model:2", format=format, out=tmp_path)
     assert path == tmp_path / f"dossier-code-model-2.{format}"
     assert "code-model:2" in path.read_text(encoding="utf-8")
-    named = reports.render(world.ws, "dossier", world.good.id, format=format, out=tmp_path / "deep" / "x")
-    assert named.read_bytes() == path.read_bytes()
+
+
+def test_render_writes_the_file_named_and_replaces_it(world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "x.md"
+    for ref in ("code-model:1", "code-model:2"):
+        assert reports.render(world.ws, "dossier", ref, format="md", out=out) == out
+        assert out.read_text(encoding="utf-8").startswith(f"# {ref}: ")
+    assert [path.name for path in out.parent.iterdir()] == ["x.md"]
+    asked = world.ws.store.query("SELECT seq FROM asset WHERE id = ?", [world.passed.id])[0]["seq"]
+    reports.render(world.ws, "dossier", "code-model:2", format="md", out=out, upto=asked - 1)
+    assert out.read_text(encoding="utf-8").startswith("# code-model:2: NOT JUDGED")
 
 
 def test_render_ci_returns_and_writes(world: Any, tmp_path: Path) -> None:
