@@ -182,7 +182,7 @@ def _suite_verdict(verdicts: tuple[KpiVerdict, ...]) -> tuple[Verdict, tuple[str
     if verdict == "PASS":
         return verdict, (f"all {len(gating)} gating verdicts pass",)
     decisive = [item for item in gating if item.verdict == verdict]
-    return verdict, tuple(f"{item.kpi}{_opponent(item)}: {item.reasons[0]}" for item in decisive)
+    return verdict, tuple(f"{item.kpi}{_opponent(item)}: {'; '.join(item.reasons)}" for item in decisive)
 
 
 def _opponent(item: KpiVerdict) -> str:

@@ -161,7 +161,7 @@ def reasons(
         return (f"{_claim(item)}: {_limit(assessment, best=False)} ({sure})",)
     if verdict == "FAIL":
         return (f"{_claim(item, holds=False)}: {_limit(assessment, best=True)} (Holm-adjusted p {adjusted:.2g})",)
-    said = [f"not yet shown ({_claim(item)}): {_span(item)}"]
+    said = [f"not yet shown: {_claim(item)}; {_span(item)}"]
     if assessment.p_fail <= level:
         said = [f"looks like {_claim(item, holds=False)} (p {assessment.p_fail:.2g}), but not after Holm's correction"]
     if item.bound == "none":
