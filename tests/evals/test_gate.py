@@ -284,6 +284,14 @@ def test_a_failure_counts_only_after_holm():
     assert "not after Holm's correction" in both.kpis[0].reasons[0]
 
 
+def test_an_advisory_kpi_does_not_soften_a_narrow_failure():
+    worse = BASE - (np.cumsum(BASE) <= 29) * BASE
+    spec = suite(kpi(), kpi("note", rule={"type": "advisory"}, control=None))
+    found = decide(spec, results("c", accuracy=worse, note=BASE), results("b", accuracy=BASE, note=BASE), controls=BAD)
+    assert found.verdict == "FAIL"
+    assert found.kpis[0].p_fail == one(worse)[1].p_fail > 0.025
+
+
 def test_bootstrap_judges_only_what_needs_no_baseline():
     spec = suite(kpi(), kpi("rate", rule={"type": "max_rate", "limit": 0.05}))
     first = results("c", accuracy=BASE, rate=np.zeros(N))
