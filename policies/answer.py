@@ -73,7 +73,8 @@ class StreamedAnswer:
         self.done = False
         self._enforcer, self._surface, self._id, self._model, self._tools = enforcer, surface, answer_id, model, tools
         self._streams: dict[Channel, OutputStream] = {}
-        self._elsewhere = elsewhere(enforcer)
+        self._main = enforcer.guards_off(surface)
+        self._elsewhere = elsewhere(enforcer) | self._main
         self._choices: set[int] = set()
         self._spoken: set[int] = set()
         self._created = 0
@@ -151,7 +152,7 @@ class StreamedAnswer:
                 continue
             stream = self._streams.get(slot.key)
             if stream is None:
-                exempt = NONE if slot.key[1] in MAIN else self._elsewhere
+                exempt = self._main if slot.key[1] in MAIN else self._elsewhere
                 stream = self._streams[slot.key] = self._enforcer.stream(exempt=exempt)
             piece = stream.push(text)
             slot.put(piece.text)

@@ -22,6 +22,7 @@ from policies.callers import Callers
 from policies.engine import Enforcer
 from policies.exchange import Served
 from policies.gateway import Desk, Gateway
+from policies.generation import PATHS
 from policies.guards import GuardWorker
 from policies.listener import is_loopback
 from policies.scratch import claim_scratch, socket_folder
@@ -105,12 +106,7 @@ def assemble(
     uds = stack.enter_context(socket_folder()) / "engine.sock"
     handle = _start_engine(kind, weights, uds, ws.work("logs"), plan)
     stack.callback(handle.stop)
-    guards = None
-    if enforcer.guard_rules:
-        guards = GuardWorker()
-        stack.callback(guards.close)
-        progress("start validators", 0, 1)
-        guards.start(enforcer.guard_rules)
+    guards = _start_guards(enforcer, stack, progress)
     handle.wait_ready(READY_SECONDS, progress)
     _check_version(handle, candidate)
     upstream = Upstream(uds)
@@ -132,6 +128,23 @@ def _start_engine(kind: str, weights: Path, uds: Path, logs: Path, plan: Plan) -
     return engines.start(kind, weights, uds, served_name=ENGINE_MODEL, log=logfile, options=dict(plan.engine_options))
 
 
+def _start_guards(enforcer: Enforcer, stack: ExitStack, progress: Progress) -> dict[str, GuardWorker]:
+    """Return the validators of each surface that has any; surfaces with the same rules share a worker."""
+    workers: dict[frozenset[str], GuardWorker] = {}
+    guards = {}
+    for surface in PATHS:
+        rules = [rule for rule in enforcer.guard_rules if surface in rule.surfaces]
+        names = frozenset(rule.id for rule in rules)
+        if rules and names not in workers:
+            progress("start validators", len(workers), None, ", ".join(sorted(names)))
+            workers[names] = GuardWorker()
+            stack.callback(workers[names].close)
+            workers[names].start(rules)
+        if rules:
+            guards[surface] = workers[names]
+    return guards
+
+
 def _engine_kind(plan: Plan, candidate: Candidate) -> str:
     """Return the engine to start: the candidate's own, since it is part of what was proven."""
     if plan.engine in ("auto", candidate.engine):
@@ -143,14 +156,18 @@ def _engine_kind(plan: Plan, candidate: Candidate) -> str:
 
 
 def _check_version(handle: EngineHandle, candidate: Candidate) -> None:
-    """Refuse another version of the engine than the proven one; a handle names its packages, the engine's own first."""
-    own = handle.version.partition(",")[0].rpartition(" ")[2]
-    if candidate.engine_version not in (own, handle.version):
+    """Refuse another version of the engine than the proven one."""
+    if candidate.engine_version not in (own_version(handle), handle.version):
         raise Refused(
             f"engine `{candidate.engine}` is version {handle.version}, the candidate was proven with "
             f"{candidate.engine_version}",
             hint="install the version it was proven with, or evaluate the candidate again",
         )
+
+
+def own_version(handle: EngineHandle) -> str:
+    """Return the engine's own version; a handle names several packages, the engine's first."""
+    return handle.version.partition(",")[0].rpartition(" ")[2]
 
 
 def _system_prompt(candidate: Candidate) -> str:

@@ -56,7 +56,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class Desk:
-    """What a request needs. `hash_key` keys the hashes of text in the decision log."""
+    """What a request needs. `hash_key` keys the log's hashes of text; `guards` are validators by surface."""
 
     served: Served
     model: ModelState
@@ -66,7 +66,7 @@ class Desk:
     upstream: Upstream
     decisions: DecisionLog
     hash_key: bytes
-    guards: GuardRunner | None = None
+    guards: Mapping[str, GuardRunner] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     bounds: Bounds = field(default_factory=Bounds)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 ACTIONS: dict[str, Action] = {"chat": "chat", "completions": "complete"}
 ERROR_BYTES = 64 * 1024
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 120.0
+"""The rules' own deadlines are shorter; this one ends a queue."""
 
 
 class GuardRunner(Protocol):
@@ -42,6 +43,7 @@ class Generation:
         self.desk, self.exchange, self.caller, self._injected = desk, exchange, caller, injected
         self.streams = False
         self.end = surfaces.DONE
+        self._guards = desk.guards.get(exchange.surface)
         self._call: Call | None = None
         self._tools: frozenset[str] = frozenset()
         self._include_usage = False
@@ -64,7 +66,7 @@ class Generation:
             self._tools = frozenset(tool.function.name for tool in request.tools or ())
             if desk.served.system_prompt:
                 request.messages.insert(0, Message(role="system", content=desk.served.system_prompt))
-        if desk.guards is not None:
+        if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
         salt = hashlib.blake2b(self.caller.name.encode(), key=desk.hash_key, digest_size=16).hexdigest()
         upstream_body = encode(request, desk.served.engine_model, desk.served.defaults, self._injected, salt)
@@ -123,7 +125,7 @@ class Generation:
 
     async def stream(self, call: Call) -> AsyncIterator[bytes]:
         """Yield released events; `end` is what remains to be sent once the outcome is logged."""
-        if self.desk.guards is not None:
+        if self._guards is not None:
             chunks = surfaces.as_chunks(await self._whole_answer(call), include_usage=self._include_usage)
             self.end = b"".join(map(surfaces.event, chunks)) + surfaces.DONE
             return
@@ -184,8 +186,8 @@ class Generation:
         self._note(ledger)
         if refusal is not None:
             raise refusal
-        if self.desk.guards is not None:
-            await self._guard(answer, self.desk.guards)
+        if self._guards is not None:
+            await self._guard(answer, self._guards)
         release_whole(answer, ledger)
         return answer
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from policies.assembly import Plan, Verified, assemble, check_plan, verify
+from policies.assembly import Plan, Verified, assemble, check_plan, own_version, verify
 from policies.child import Endpoint
 from policies.gateway import Gateway
 from policies.listener import Listener, bind, url_of
@@ -81,7 +81,8 @@ class RunningEndpoint:
         listener = self._listener = Listener(self._gateway, bound, background=work)
         served = self._gateway.desk.served
         facts = {"url": url, "candidate": served.candidate, "certificate": served.certificate, "bundle": served.bundle,
-                 "engine_version": self._handle.version, "permit": self._plan.permit or ""}  # fmt: skip
+                 "engine": self._verified.candidate.engine, "engine_version": own_version(self._handle),
+                 "packages": self._handle.version, "permit": self._plan.permit or ""}  # fmt: skip
         self._ws.record("endpoint.started", self._plan.name, facts, actor=actor)
         signals.hand_over(listener.stop)
         try:

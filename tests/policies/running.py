@@ -116,7 +116,7 @@ def gateway_running(
     with FakeEngine(folder / "engine.sock") as engine:
         desk = Desk(
             served, ModelState("stdlib", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
-            Authorizer(bundle), Callers(lambda: rows), Upstream(engine.uds), log, b"key" * 8, guards=guards,
+            Authorizer(bundle), Callers(lambda: rows), Upstream(engine.uds), log, b"key" * 8, guards=guards or {},
             bounds=bounds or Bounds(),
         )  # fmt: skip
         gateway = Gateway(desk)

@@ -540,7 +540,7 @@ class Validator:
 
 
 def test_validators_see_the_whole_text_before_any_of_it_leaves(tmp_path: Path) -> None:
-    with gateway_running(tmp_path, guards=Validator()) as run:
+    with gateway_running(tmp_path, guards={"chat": Validator()}) as run:
         run.engine.script = Script([SPOKEN, " so", "ft"])
         assert streamed(run) == SAFE + " [REDACTED:guard]"
         answer = client(run).chat.completions.create(model="stdlib", messages=ASK)
@@ -550,6 +550,8 @@ def test_validators_see_the_whole_text_before_any_of_it_leaves(tmp_path: Path) -
             reply = post(run, chat(stream=stream))
             assert (reply.status_code, reply.json()["error"]["rules"]) == (400, ["guard-a"])
         assert [row["action"] for row in run.decisions(4)] == ["redact", "redact", "block", "block"]
+        said = post(run, {"model": "stdlib", "prompt": "x"}, path="/v1/completions").json()["choices"][0]["text"]
+        assert said == "first forbidden"  # this validator is for chat only
 
 
 FORMAT = """\
