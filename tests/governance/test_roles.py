@@ -1,0 +1,65 @@
+"""Platform roles: default deny, who may do what, and a policy file nobody changes unnoticed."""
+
+import pytest
+
+from governance import roles
+from governance.setup import add_key
+from registry.errors import Refused, SpecError, Tampered, UnknownName
+from registry.identity import ROLES
+
+MAY = {
+    "trainer": {"read", "build-data", "train", "create-candidate"},
+    "agent": {"read", "build-data", "train", "create-candidate"},
+    "evaluator": {"read", "evaluate", "decide", "create-candidate", "check-drift"},
+    "approver": {"read", "approve"},
+    "operator": {"read", "promote", "rollback", "revoke", "serve", "manage-keys", "create-candidate", "check-drift",
+                 "change-policy"},
+    "policy-author": {"read", "change-policy"},
+    "auditor": {"read", "check-drift"},
+    "viewer": {"read"},
+}  # fmt: skip
+
+
+def test_the_table_of_who_may_do_what(ws):
+    for role in ("agent", "viewer"):
+        add_key(ws, role, role, signer="operator")
+    principals = {p.role: p for p in ws.principals().values()}
+    assert set(principals) == set(ROLES)
+    allowed = {
+        role: {verb for verb in roles.ROLE_OF if roles.authorize(ws, principal, verb, "x").allowed}
+        for role, principal in principals.items()
+    }
+    assert allowed == MAY
+
+
+def test_an_agent_can_never_approve_promote_or_touch_keys_and_policy():
+    forbidden = {"approve", "promote", "rollback", "revoke", "serve", "manage-keys", "change-policy", "decide"}
+    assert not MAY["agent"] & forbidden
+
+
+def test_who_acts_when_nobody_is_named(ws):
+    assert roles.acting(ws, "train") == "trainer"
+    assert roles.acting(ws, "train", "dana") == "dana"
+    object.__setattr__(ws.settings, "principals", {})
+    with pytest.raises(SpecError, match="no principal acts as `trainer`"):
+        roles.acting(ws, "train")
+
+
+def test_a_changed_platform_policy_is_refused(ws):
+    path = ws.root / roles.FILE
+    path.write_text(path.read_text().replace('principal.role == "approver"', "true"))
+    with pytest.raises(Tampered, match="not the platform policy that was activated"):
+        roles.require(ws, "approve", "x", "trainer")
+
+
+def test_unknown_roles_and_principals(ws):
+    with pytest.raises(SpecError, match="unknown role `boss`"):
+        add_key(ws, "dana", "boss", signer="operator")
+    with pytest.raises(UnknownName, match="unknown principal"):
+        roles.require(ws, "train", "x", "nobody")
+
+
+def test_a_trainer_cannot_vouch_for_a_new_approver(ws):
+    add_key(ws, "accomplice", "approver", signer="trainer")
+    with pytest.raises(Refused, match="no signature by a key that may sign this"):
+        ws.principals()
