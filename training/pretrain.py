@@ -90,11 +90,12 @@ def loop(recipe: Recipe, batches: Batches, state: State, report: Report, *, job:
     import torch
 
     total = recipe.budget.total_steps(recipe.sequence_length)
+    whole = float(total or recipe.budget.seconds or 1)
     base, began, reported = state.elapsed, time.perf_counter(), 0.0
     smooth: torch.Tensor | None = torch.tensor(state.loss, device=state.device) if state.step else None
     while True:
         state.elapsed = base + time.perf_counter() - began
-        done = state.step / total if total else state.elapsed / (recipe.budget.seconds or 1.0)
+        done = (state.step if total else state.elapsed) / whole
         if done >= 1:
             break
         loss = step(state, batches.tensors(state.step, state.device), recipe, done)
@@ -103,14 +104,15 @@ def loop(recipe: Recipe, batches: Batches, state: State, report: Report, *, job:
         if state.elapsed - reported > REPORT_EVERY or state.step == total:
             reported, state.loss = state.elapsed, _number(smooth, state.step)
             rate = state.step * recipe.budget.batch * recipe.sequence_length / max(state.elapsed, 1e-9)
-            report("train", done, 1.0, f"step {state.step} loss {state.loss:.3f} {rate:,.0f} tokens/s")
+            spent = state.step if total else min(state.elapsed, whole)
+            report("train", spent, whole, f"loss {state.loss:.3f}, {rate:,.0f} tokens/s")
         if job and state.step % recipe.budget.save_every == 0 and state.step != total:
             state.loss = _number(smooth, state.step)
             progressed = checkpoint.Progressed(state.step, state.elapsed, {"loss": state.loss})
             checkpoint.save(job.checkpoints, state.model, state.optimisers, progressed)
     if smooth is not None:
         state.loss = _number(smooth, state.step)
-    report("train", 1.0, 1.0, f"step {state.step} loss {state.loss:.3f}")
+    report("train", whole, whole, f"loss {state.loss:.3f}")
 
 
 def step(state: State, batch: tuple[Any, Any, Any], recipe: Recipe, done: float) -> Any:

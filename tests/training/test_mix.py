@@ -15,7 +15,7 @@ def make(weights=(3.0, 1.0), sizes=(50, 20), seed=0, batch=4) -> Mix:
     return Mix(dict(zip(names, sizes, strict=True)), dict(zip(names, weights, strict=True)), seed=seed, batch=batch)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.05, 1.0), min_size=1, max_size=4), st.integers(0, 3))
 def test_proportions_hold_in_every_block_and_no_error_adds_up(weights, block):
     mix = make(tuple(weights), tuple(7 for _ in weights))
@@ -33,7 +33,7 @@ def test_every_epoch_shows_every_sequence_once():
     assert seen[:20] != seen[20:40]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 900))
 def test_a_step_depends_on_seed_and_step_alone(step):
     straight = make()

@@ -49,6 +49,15 @@ def test_the_loss_falls(tokenizer, optimiser):
     assert "tokens/s" in notes[0]
 
 
+def test_bf16_autocast_learns_too(tokenizer):
+    recipe = parse(RECIPE, Recipe)
+    state, batches = start(tokenizer, recipe)
+    state.bf16 = True
+    loop(recipe, batches, state, lambda *_: None)
+    assert state.loss < 0.8 * math.log(320)
+    assert {p.dtype for p in state.model.parameters()} == {torch.float32}
+
+
 def test_muon_moves_the_blocks_and_adamw_the_rest(tokenizer):
     recipe = parse(RECIPE, Recipe)
     state, _ = start(tokenizer, recipe)
