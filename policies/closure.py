@@ -62,7 +62,7 @@ class Trail(dict[int, tuple[Backward, int | None]]):
     """The first steps of earlier walks over a text: place -> (state, smallest start the walk found).
 
     A walk that comes to the same state at the same place would find the same from there on, so it ends. Without this, a
-    long match whose end may lie anywhere would cost the square of its length. Places count from the start of the stream.
+    long match whose end may lie anywhere would cost the square of its length. Places count from the stream's start.
     """
 
     __slots__ = ("shift",)

@@ -92,8 +92,6 @@ def _seal() -> None:
 
 def _build(rule: dict[str, Any]) -> Any:
     """Return the validator of a rule, from a module or from a file of the bundle."""
-    import guardrails.validators
-
     place, _, name = rule["validator"].rpartition(":")
     if place.endswith(".py"):
         spec = importlib.util.spec_from_file_location(f"bundle_validators_{abs(hash(place))}", place)
@@ -105,6 +103,8 @@ def _build(rule: dict[str, Any]) -> Any:
     else:
         module = importlib.import_module(place)
     kind = getattr(module, name)
+    import guardrails.validators
+
     if not (isinstance(kind, type) and issubclass(kind, guardrails.validators.Validator)):
         raise TypeError(f"`{name}` is not a guardrails-ai validator class")
     return kind(on_fail="noop", **rule["kwargs"])

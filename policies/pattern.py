@@ -115,9 +115,10 @@ def _branches(items: list[tuple[Any, Any]], folded: bool, *, left: bool, right: 
         left, items = True, items[1:]
     if items and _is_edge(items[-1]):
         right, items = True, items[:-1]
-    if len(items) == 1 and str(items[0][0]) == "BRANCH":
-        for option in items[0][1][1]:
-            yield from _branches(list(option), folded, left=left, right=right)
+    options = [list(option) for option in items[-1][1][1]] if items and str(items[-1][0]) == "BRANCH" else []
+    if options and (len(items) == 1 or any(option and _is_edge(option[-1]) for option in options)):
+        for option in options:  # Python's parser takes common prefixes of alternatives out of them: put them back
+            yield from _branches([*items[:-1], *option], folded, left=left, right=right)
     elif len(items) == 1 and str(items[0][0]) == "SUBPATTERN" and not any(items[0][1][1:3]):
         yield from _branches(list(items[0][1][3]), folded, left=left, right=right)
     else:

@@ -105,35 +105,43 @@ def model(rules: Sequence[AnyRule], text: str) -> tuple[str, str | None]:
     for number, rule in enumerate(rules):
         if isinstance(rule, MaxLengthRule):
             blocks += [(rule.characters + 1, rule.characters, number)] if len(text) > rule.characters else []
-            continue
-        matches = model_matches(rule, text)
-        if isinstance(rule, TopicRule):
-            seen: set[str] = set()
-            for end in sorted({end for _, end, _ in matches}):
-                here = [match for match in matches if match[1] == end]
-                seen |= {term for _, _, term in here}
-                if len(seen) >= rule.at_least:
-                    blocks.append((end, min(start for start, _, _ in here), number))
+        elif isinstance(rule, TopicRule):
+            blocks += _topic_blocks(rule, number, text)
         elif rule.action == "block":
-            blocks += [(end, start, number) for start, end, _ in matches]
+            blocks += [(end, start, number) for start, end, _ in model_matches(rule, text)]
         else:
-            spans += [(start, end, number) for start, end, _ in matches]
+            spans += [(start, end, number) for start, end, _ in model_matches(rule, text)]
     stop, blocked = len(text), None
     if blocks:
         end, start, number = min(blocks)
         blocked = rules[number].id
         spans = [span for span in spans if span[1] <= end]
         stop = max(cut for cut in range(start + 1) if not any(a < cut < b for a, b, _ in spans))
-    covered: list[list[tuple[int, int, int]]] = []
-    for span in sorted(span for span in spans if span[1] <= stop):
-        if covered and span[0] < max(end for _, end, _ in covered[-1]):
-            covered[-1].append(span)
+    return _rendered(rules, text[:stop], [span for span in spans if span[1] <= stop]), blocked
+
+
+def _topic_blocks(rule: TopicRule, number: int, text: str) -> list[tuple[int, int, int]]:
+    blocks, seen = [], set()
+    matches = model_matches(rule, text)
+    for end in sorted({end for _, end, _ in matches}):
+        here = [match for match in matches if match[1] == end]
+        seen |= {term for _, _, term in here}
+        if len(seen) >= rule.at_least:
+            blocks.append((end, min(start for start, _, _ in here), number))
+    return blocks
+
+
+def _rendered(rules: Sequence[AnyRule], text: str, spans: list[tuple[int, int, int]]) -> str:
+    clusters: list[list[tuple[int, int, int]]] = []
+    for span in sorted(spans):
+        if clusters and span[0] < max(end for _, end, _ in clusters[-1]):
+            clusters[-1].append(span)
         else:
-            covered.append([span])
+            clusters.append([span])
     out, place = "", 0
-    for cluster in covered:
+    for cluster in clusters:
         start, end = cluster[0][0], max(span[1] for span in cluster)
         redacting = [number for _, _, number in cluster if rules[number].action == "redact"]
         out += text[place:start] + (f"[REDACTED:{rules[min(redacting)].type}]" if redacting else "*" * (end - start))
         place = end
-    return out + text[place:stop], blocked
+    return out + text[place:]

@@ -1,0 +1,68 @@
+"""The prefilter: it may point at too much, never at too little; and its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.pattern import parse
+from policies.rules import SpanRule
+from policies.scan import Prefilter, compile_side, expression
+from registry.errors import SpecError
+from tests.policies.enforcing import model_matches, rules_of
+
+RULES = rules_of(
+    {"kind": "regex", "pattern": r"\bgh[po]_[a-z0-9]{4,6}"},
+    {"kind": "regex", "pattern": "[^a-z ]{2}x"},
+    {"kind": "regex", "pattern": "caf[\u00e9e]{1,2}", "view": "folded"},
+    {"kind": "terms", "terms": ["stra\u00dfe", "fi a"]},
+)
+SIDE = compile_side(RULES, "output")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text("ghp_a1x \u00e9\u00df\ufb01SsTRae\u200bcf", max_size=40))
+def test_every_match_lies_in_one_region(text: str) -> None:
+    regions = SIDE.regions(text)
+    for rule in RULES:
+        assert isinstance(rule, SpanRule)
+        for start, end, _ in model_matches(rule, text):
+            assert any(
+                first <= start and end <= last and SIDE.lanes[lane].folded == rule.folded
+                for lane, (first, last) in regions
+            )
+
+
+def test_regions_are_small() -> None:
+    assert SIDE.regions("x" * 5000 + " ghp_a1b2c3 " + "y" * 5000) == [(0, (4999, 5011))]
+    assert SIDE.regions("plain words, \u00e9 and \u200b, nothing more") == []
+
+
+def test_expression_is_bounded_and_explicit() -> None:
+    assert expression(parse("a{2,3}(?:bb|c)")[0].body) == (
+        r"(?:[\x{61}-\x{61}]){2,3}(?:[\x{62}-\x{62}][\x{62}-\x{62}]|[\x{63}-\x{63}])"
+    )
+
+
+def test_cache_is_used_private_and_optional(tmp_path: Path) -> None:
+    cache = tmp_path / "compiled"
+    branches = parse("abc[0-9]{3}")
+    first = Prefilter(branches, cache)
+    (kept,) = cache.glob("*.hs")
+    assert kept.stat().st_mode & 0o077 == 0
+    assert Prefilter(branches, cache).ends(b"abc123") == first.ends(b"abc123") == [(0, 6)]
+    kept.write_bytes(b"not a database")
+    assert Prefilter(branches, cache).ends(b"abc123") == [(0, 6)]
+    kept.chmod(0o666)
+    before = kept.read_bytes()
+    assert Prefilter(branches, cache).ends(b"abc123") == [(0, 6)]
+    assert before[:4] == kept.read_bytes()[:4]
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_pattern_too_large_for_the_scanner_is_a_spec_error() -> None:
+    with pytest.raises(SpecError, match="too large"):
+        Prefilter(parse("(?:" + "|".join(f"[a-f]{{1,200}}{n}[a-f]{{1,200}}{n}" for n in range(400)) + "){4,8}"))
