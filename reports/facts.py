@@ -218,6 +218,8 @@ class Traffic:
     """What the endpoint decided for this version's candidates, counted."""
 
     total: int
+    endpoints: tuple[tuple[str, int], ...]
+    """(endpoint, count): an alias that serves, or a permit under which the candidate was evaluated."""
     first: str
     last: str
     actions: tuple[tuple[str, int], ...]

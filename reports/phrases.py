@@ -68,12 +68,13 @@ def rule(spec: Mapping[str, Any], better: int = 1, against: str = "") -> str:
     """Return a KPI's rule as a phrase; `better` is -1 where lower is better, `against` what it compares with."""
     kind = str(spec.get("type", ""))
     ratio = spec.get("scale") == "ratio"
-    if kind == "noninferior":
-        margin = spec.get("margin")
-        return f"at most {percent(margin) if ratio else number(margin)} worse than the {against or 'baseline'}"
-    if kind == "superior":
-        gain = spec.get("min_gain", 0.0)
-        return f"better than the {against or 'baseline'} by more than {percent(gain) if ratio else number(gain)}"
+    if kind in {"noninferior", "superior"}:
+        amount = spec.get("margin" if kind == "noninferior" else "min_gain")
+        size = percent(amount) if ratio else number(amount)
+        other = against or "baseline"
+        if kind == "noninferior":
+            return f"not worse than the {other}" if amount is None else f"at most {size} worse than the {other}"
+        return f"better than the {other}" if not amount else f"better than the {other} by more than {size}"
     if kind == "floor":
         return f"at {'least' if better > 0 else 'most'} {number(spec.get('value'))}"
     if kind == "max_rate":

@@ -146,7 +146,7 @@ def _gate(doc: dict[str, Any]) -> Sentences:
         if checked:
             yield (
                 "controls",
-                f"The gate can say no: {len(failed)} of {of} failed, as they must.",
+                f"The gate can say no: {len(failed)} of {of} failed, as required.",
                 row["evidence"],
             )
 
@@ -187,7 +187,7 @@ def _served(doc: dict[str, Any]) -> Sentences:
         actions = ", ".join(f"{count:,} {action or 'without action'}" for action, count in traffic["actions"])
         yield (
             "log",
-            f"The endpoint logged {phrases.counted(traffic['total'], 'decision')}: {actions}.",
+            f"The decision log has {phrases.counted(traffic['total'], 'entry', 'entries')}: {actions}.",
             traffic["evidence"],
         )
 

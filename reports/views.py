@@ -58,6 +58,9 @@ SELECT count(*) AS total, coalesce(min(ts), '') AS first, coalesce(max(ts), '') 
 FROM mine
 """
 ACTIONS = "SELECT did, count(*) AS n FROM mine GROUP BY did ORDER BY n DESC, did"
+ENDPOINTS = """
+SELECT coalesce(endpoint, '') AS name, count(*) AS n FROM mine GROUP BY name ORDER BY n DESC, name
+"""
 RULES = """
 SELECT did, rule, count(*) AS n FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine WHERE json_type(rules) = 'ARRAY')
 GROUP BY did, rule ORDER BY n DESC, did, rule
@@ -237,6 +240,7 @@ class Views:
         ends = (total.pop("first_seq"), total.pop("last_seq"))
         return Traffic(
             **total,
+            endpoints=tuple((row["name"], row["n"]) for row in self._rows(MINE + ENDPOINTS, params)),
             actions=tuple((row["did"], row["n"]) for row in actions),
             rules=tuple((row["did"], decoding.rule_name(row["rule"]), row["n"]) for row in rules),
             evidence=self.events_at(ends),

@@ -71,7 +71,7 @@ def test_every_reference_can_be_looked_up(doc: dict[str, Any], world: Any) -> No
 
 def test_log_counts_and_coverage(doc: dict[str, Any]) -> None:
     traffic, coverage = doc["traffic"], doc["coverage"]
-    assert traffic["total"] == 11
+    assert (traffic["total"], traffic["endpoints"]) == (11, [["prod", 11]])
     assert dict(traffic["actions"]) == {"allow": 8, "redact": 2, "deny": 1}
     assert traffic["rules"] == [["redact", "aws-key", 2], ["deny", "interns-denied", 1]]
     assert (coverage["requests"], coverage["decisions"], coverage["unanswered"]) == (12, 11, 1)
