@@ -25,7 +25,7 @@ from policies.bundle import compile_bundle, load
 from policies.callers import create_key
 from policies.scratch import claim_scratch
 from policies.serve import Plan
-from registry.errors import EngineFailure, HallmarkError, Locked, NotFound, Refused, SpecError, Tampered
+from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
 from registry.records import Asset, GateDecision, ModelVersion, Run
 from registry.workspace import Workspace
 from tests.policies.running import until
@@ -380,17 +380,3 @@ def test_the_hash_key_is_kept_and_private(ws: Workspace) -> None:
     path.write_bytes(b"short")
     with pytest.raises(Tampered):
         hash_key(ws)
-
-
-def test_a_child_endpoint_tells_its_parent_why_it_did_not_start(ws: Workspace) -> None:
-    with pytest.raises(NotFound, match="no permit"):
-        serve.Endpoint.start(ws, permit="0123456789abcdef")
-
-
-@pytest.mark.slow
-def test_a_child_endpoint_tells_its_parent_why_its_engine_did_not_start(ws: Workspace) -> None:
-    permit = permit_for(ws)
-    with pytest.raises(HallmarkError) as caught:  # the model folder of these tests is none that an engine can load
-        serve.Endpoint.start(ws, permit=permit, timeout_s=120)
-    assert isinstance(caught.value, EngineFailure | SpecError)
-    assert list(ws.work("serve").iterdir()) == []
