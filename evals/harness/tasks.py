@@ -18,12 +18,12 @@ from registry.errors import SpecError
 PIECE_BYTES = 1024
 """A document is scored in pieces of about this size: a small model's whole context, and many samples a file."""
 MIN_PIECE_BYTES = 64
-CONTEXT_LINES = 8
+CONTEXT_LINES = 6
 MIN_CONTEXT_LINES = 3
 MIN_LINE = 12
 """Characters of a line worth guessing, without its indent."""
 DISTRACTORS = 3
-NEIGHBOURS = 64
+NEIGHBOURS = 200
 """Distractors come from this many lines of nearest length, so that length alone cannot tell."""
 
 
@@ -54,7 +54,8 @@ def plan_bits_per_byte(documents: Sequence[Document], cluster: str) -> Iterator[
 def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
     """Yield one question a document: which of four real lines follows? The answer's place is drawn by its content.
 
-    The three wrong lines come from other documents of the same data, with the same indent and nearly the same length.
+    The three wrong lines come from other documents of the same data and have nearly the same length. Scored by how much
+    the context raises a line's log-probability, so that a line which is likely anywhere has no advantage.
     """
     pool = _Lines(documents)
     for number, document in enumerate(documents):
@@ -132,7 +133,7 @@ def _short_lines(text: str) -> Iterator[str]:
 
 
 class _Lines:
-    """All lines worth guessing, by indent, ordered by length; each knows the documents that hold it."""
+    """All lines worth guessing, ordered by length without their indent; each knows the documents that hold it."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.owners: dict[str, set[int]] = defaultdict(set)
@@ -140,26 +141,18 @@ class _Lines:
             for line in document.text.split("\n")[1:]:
                 if _worth_guessing(line):
                     self.owners[line].add(number)
-        by_indent: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for line in self.owners:
-            by_indent[_indent(line)].append((len(line), line))
-        self.ordered = {indent: sorted(lines) for indent, lines in by_indent.items()}
+        self.ordered = sorted((len(line.strip()), line) for line in self.owners)
 
     def distractors(self, line: str, number: int) -> list[str]:
-        """Return up to three lines of other documents with the indent of a line and nearly its length."""
-        lines = self.ordered[_indent(line)]
-        middle = bisect.bisect_left(lines, (len(line), line))
-        near = lines[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
+        """Return up to three lines of other documents of nearly the length of a line."""
+        middle = bisect.bisect_left(self.ordered, (len(line.strip()), line))
+        near = self.ordered[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
         others = [other for _, other in near if self.owners[other] != {number} and other.strip() != line.strip()]
         return sorted(others, key=lambda other: _hash(line, other))[:DISTRACTORS]
 
 
 def _worth_guessing(line: str) -> bool:
     return len(line.strip()) >= MIN_LINE
-
-
-def _indent(line: str) -> str:
-    return line[: len(line) - len(line.lstrip())]
 
 
 def _hash(*parts: str) -> bytes:

@@ -41,6 +41,7 @@ def tiny_model(tmp_path_factory):
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(folder)
+    torch.set_num_threads(1)  # threads inside one tiny operation only wait for each other
     torch.manual_seed(1)
     config = MistralConfig(
         vocab_size=384, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,

@@ -17,6 +17,8 @@ from evals.children.weights.causal_lm import CausalLM
 from evals.samples import Row, detail, encode
 from registry.errors import EngineFailure
 
+CHOICES = 4
+
 
 def work(request: dict[str, Any], link: Link) -> None:
     """Measure each job of a request: {model, jobs: [{kpi, task, epochs, samples}], out}."""
@@ -26,7 +28,7 @@ def work(request: dict[str, Any], link: Link) -> None:
     lm = CausalLM(Path(model["folder"]), random_seed=model["random_seed"], tick=counter.tick)
     link.progress("loading model", 1, 1)
     for job in request["jobs"]:
-        counter.start(job["kpi"], len(job["samples"]) * (4 if job["task"] == "next_line" else 1))
+        counter.start(job["kpi"], len(job["samples"]) * (2 * CHOICES if job["task"] == "next_line" else 1))
         rows = measure(lm, job)
         file = Path(request["out"]) / f"{job['kpi']}.parquet"
         file.write_bytes(encode(rows))
@@ -71,7 +73,7 @@ _TASKS: dict[str, dict[str, Any]] = {
         "doc_to_text": lambda doc: doc["input"],
         "doc_to_target": lambda doc: int(doc["target"]),
         "doc_to_choice": lambda doc: list(doc["choices"]),
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [{"metric": "acc_mutual_info", "aggregation": "mean", "higher_is_better": True}],
     },
     "exact_match": {
         "output_type": "generate_until",
@@ -90,8 +92,9 @@ def _bits(entry: dict[str, Any]) -> tuple[float, float, dict[str, Any]]:
 
 
 def _choice(entry: dict[str, Any]) -> tuple[float, float, dict[str, Any]]:
-    scores = [response[0] for response in entry["filtered_resps"]]
-    value = math.nan if any(map(math.isnan, scores)) else float(entry["acc"])
+    said = [response[0] for response in entry["filtered_resps"]]
+    scores = [with_ - without for with_, without in zip(said[:CHOICES], said[CHOICES:], strict=True)]
+    value = math.nan if any(map(math.isnan, scores)) else float(entry["acc_mutual_info"])
     chosen = entry["doc"]["choices"][scores.index(max(scores))]
     return value, 1.0, {"right": entry["doc"]["choices"][int(entry["doc"]["target"])].strip(), "said": chosen.strip()}
 
