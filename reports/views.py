@@ -62,7 +62,8 @@ ENDPOINTS = """
 SELECT coalesce(endpoint, '') AS name, count(*) AS n FROM mine GROUP BY name ORDER BY n DESC, name
 """
 RULES = """
-SELECT did, rule, count(*) AS n FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine WHERE json_type(rules) = 'ARRAY')
+SELECT did, rule, count(*) AS n
+FROM (SELECT did, unnest(rules::JSON[]) AS rule FROM mine WHERE json_type(rules) = 'ARRAY')
 GROUP BY did, rule ORDER BY n DESC, did, rule
 """
 COVERAGE = """,
