@@ -40,7 +40,7 @@ def dossier(session: Session, version: str, kind: str, out: Path | None) -> None
 
 @report.command("ci")
 @click.argument("decision")
-@click.option("--format", "kind", type=click.Choice(["junit", "summary"]), default="junit", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["junit", "summary", "sarif"]), default="junit", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it; default: stdout.")
 @command
 def ci(session: Session, decision: str, kind: str, out: Path | None) -> None:
