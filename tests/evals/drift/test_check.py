@@ -1,0 +1,117 @@
+"""The drift check over a real decision log: quiet, drift and too little data."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evals.drift import check as room
+from evals.drift.signals import read_signals
+from registry.errors import SpecError
+from registry.records import DriftWindow
+
+
+def decisions(rng, start, count, blocked=0.03, length=300, endpoint="prod"):
+    """Records of the decision log, as the endpoint writes them."""
+    for number in range(start, start + count):
+        stop = rng.random() < blocked
+        body = {
+            "endpoint": endpoint, "request_id": f"r{number}", "principal": "ada", "groups": ["members"], "model": "m",
+            "candidate": "sha256:c", "certificate": "", "bundle": "", "action": "block" if stop else "allow",
+            "rules": ["nightjar"] if stop else [], "status": 400 if stop else 200, "prompt_tokens": 9,
+            "completion_tokens": 0 if stop else 60, "input_chars": int(rng.integers(20, 200)),
+            "output_chars": 0 if stop else int(rng.normal(length, 30)), "latency_ms": 1.0,
+            "finish_reason": "content_filter" if stop else "stop", "input_hash": "", "output_hash": "",
+            "determinism": "greedy",
+        }  # fmt: skip
+        yield ("gateway.decision", f"r{number}", body, f"endpoint:{endpoint}")
+
+
+def test_the_same_traffic_is_quiet(ws):
+    rng = np.random.default_rng(0)
+    ws.journal.append(list(decisions(rng, 0, 200)))
+    window = room.check(ws, "prod", actor="operator")
+    assert window.verdict == "quiet"
+    assert (window.reference["n"], window.current["n"]) == (100, 100)
+    assert {signal["verdict"] for signal in window.signals} == {"quiet"}
+    assert "5%" in room.describe(window)[-1]
+    assert ws.get(window.id, DriftWindow).verdict == "quiet"
+
+
+def test_more_blocks_and_shorter_answers_are_drift_and_named(ws):
+    rng = np.random.default_rng(1)
+    ws.journal.append([*decisions(rng, 0, 120), *decisions(rng, 120, 120, blocked=0.4, length=200)])
+    told = []
+    window = room.check(ws, "prod", actor="operator", progress=lambda stage, *_: told.append(stage))
+    assert window.verdict == "drift"
+    moved = {signal["name"] for signal in window.signals if signal["verdict"] == "drift"}
+    assert {"refused", "rule:nightjar", "output_chars"} <= moved
+    assert not {"input_chars", "truncated", "failed"} & moved
+    assert all(signal["false_alarm"] for signal in window.signals)
+    assert "signals" in told
+
+
+def test_other_aliases_do_not_count(ws):
+    rng = np.random.default_rng(2)
+    ws.journal.append([*decisions(rng, 0, 40), *decisions(rng, 40, 200, blocked=0.9, endpoint="staging")])
+    window = room.check(ws, "prod", actor="operator")
+    assert window.verdict == "too_little_data"
+    assert (window.reference["n"], window.current["n"]) == (20, 20)
+    assert window.signals == []
+    assert "30 requests" in room.describe(window)[-1]
+
+
+def test_an_alias_without_traffic_is_too_little_data(ws):
+    window = room.check(ws, "nobody", actor="operator")
+    assert window.verdict == "too_little_data"
+    assert room.describe(window)
+
+
+def test_since_sets_the_border(ws):
+    rng = np.random.default_rng(3)
+    ws.journal.append(list(decisions(rng, 0, 50)))
+    past = room.check(ws, "prod", since="2001-01-01T00:00:00Z", actor="operator")
+    assert (past.reference["n"], past.current["n"]) == (0, 50)
+    future = room.check(ws, "prod", since="2999-12-31", actor="operator")
+    assert (future.reference["n"], future.current["n"]) == (50, 0)
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-13", "2026-01-01 10:00", "2026-01-01T10:00:00+02:00"])
+def test_since_must_be_utc(ws, since):
+    with pytest.raises(SpecError, match="UTC"):
+        room.check(ws, "prod", since=since, actor="operator")
+
+
+def test_every_verdict_has_its_exit_code():
+    assert room.EXIT_CODES == {"quiet": 0, "drift": 1, "too_little_data": 3}
+
+
+def test_signals_leave_out_latency_and_answers_never_given():
+    row = {
+        "action": "allow",
+        "rules": "[]",
+        "finish_reason": "stop",
+        "input_chars": 5,
+        "output_chars": 7,
+        "latency_ms": 3,
+    }
+    stopped = {**row, "action": "block", "rules": json.dumps(["x"]), "output_chars": 0}
+    signals = {signal.name: signal for signal in read_signals([row, row], [stopped, row, stopped, stopped])}
+    assert set(signals) == {"refused", "policy_hit", "truncated", "failed", "rule:x", "output_chars", "input_chars"}
+    assert signals["refused"].current == (1.0, 0.0, 1.0, 1.0)
+    assert (signals["output_chars"].current, signals["output_chars"].places) == ((7.0,), (1,))
+    assert not signals["truncated"].varies
+
+
+@pytest.mark.slow
+def test_evidently_draws_a_page_that_loads_nothing(ws, tmp_path):
+    import re
+
+    rng = np.random.default_rng(4)
+    ws.journal.append([*decisions(rng, 0, 60), *decisions(rng, 60, 60, length=200)])
+    file = tmp_path / "deep" / "drift.html"
+    window = room.check(ws, "prod", actor="operator", html=file)
+    page = file.read_text(encoding="utf-8")
+    assert "output_chars" in page
+    assert not re.search(r"<(?:script|img|iframe|source)[^>]+src=[\"']?https?:|<link[^>]+href=[\"']?https?:", page)
+    assert ws.artifacts.read_bytes(window.html) == file.read_bytes()
