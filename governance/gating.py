@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from evals.suite import SuiteSpec
 
 
+FINAL = ("PASS", "FAIL")
+
+
 def run(
     ws: Workspace,
     candidate: Asset,
@@ -39,9 +42,8 @@ def run(
     name = roles.acting(ws, "evaluate", actor)
     evaluate_controls(ws, candidate.id, suite_path, actor=name, progress=progress)
     spec = specs.load(suite_path, _suite_spec())
-    against = baseline_of(ws, spec, baseline)
-    if against is not None:
-        evaluate(ws, against, suite_path, actor=actor, passphrase=passphrase, progress=progress)
+    for opponent in _opponents(ws, spec, baseline).values():
+        evaluate(ws, opponent, suite_path, actor=actor, passphrase=passphrase, progress=progress)
     return decide(ws, candidate, suite_path, baseline=baseline, actor=actor)
 
 
@@ -94,18 +96,19 @@ def decide(
     measured = find_run(ws, candidate.id, suite)
     if measured is None:
         raise NotYet("this candidate was not evaluated on this suite", hint="run `hallmark gate run` instead")
-    against = baseline_of(ws, spec, baseline)
-    anchor = baseline_of(ws, spec, spec.baseline.anchor) if spec.baseline and spec.baseline.anchor else None
-    runs = {
-        "baseline": against and find_run(ws, against.id, suite),
-        "anchor": anchor and find_run(ws, anchor.id, suite),
-    }
+    opponents = _opponents(ws, spec, baseline)
+    runs = {role: find_run(ws, opponent.id, suite) for role, opponent in opponents.items()}
+    for role, found in runs.items():
+        if found is None:
+            raise NotYet(f"the {role} was not evaluated on this suite", hint="run `hallmark gate run` instead")
+    results = {role: samples.read_results(ws, found.id) for role, found in runs.items() if found}
+    against = opponents.get("baseline")
     control_runs = controls.find_controls(ws, instruments)
     decision = gate.decide(
         spec,
         samples.read_results(ws, measured.id),
-        samples.read_results(ws, runs["baseline"].id) if runs["baseline"] else None,
-        anchor=samples.read_results(ws, runs["anchor"].id) if runs["anchor"] else None,
+        results.get("baseline"),
+        anchor=results.get("anchor"),
         controls=controls.control_results(ws, control_runs),
     )
     cited = [measured, *[found for found in runs.values() if found], *control_runs.values()]
@@ -125,6 +128,28 @@ def decide(
     parents += [("baseline", against.id)] if against else []
     parents += [("evidence", ident) for ident in record.eval_runs]
     return ws.register(record, actor=principal.name, name=candidate.name, parents=parents), decision
+
+
+def replay(ws: Workspace, candidate: Asset, suite_path: Path, *, actor: str) -> tuple[Asset, Decision] | None:
+    """Return the newest conclusive decision on a candidate and this very suite, or None: what was judged stays judged."""
+    import msgspec
+
+    from evals.decision import Decision
+    from evals.evaluate import register_suite
+
+    suite = register_suite(ws, suite_path, actor)
+    for found in reversed(ws.assets("decision")):
+        if (found.body["candidate"], found.body["suite"]) == (candidate.id, suite.id):
+            return (found, msgspec.convert(found.body["report"], Decision)) if found.body["verdict"] in FINAL else None
+    return None
+
+
+def _opponents(ws: Workspace, spec: SuiteSpec, named: str | None) -> dict[str, Asset]:
+    """Return the candidates to compare with: `baseline`, and `anchor` where the suite names one."""
+    found = {"baseline": baseline_of(ws, spec, named)}
+    if spec.baseline and spec.baseline.anchor:
+        found["anchor"] = baseline_of(ws, spec, spec.baseline.anchor)
+    return {role: asset for role, asset in found.items() if asset}
 
 
 def baseline_of(ws: Workspace, spec: SuiteSpec, named: str | None) -> Asset | None:

@@ -63,8 +63,9 @@ def walk(ws: Workspace, path: Path, *, passphrase: bytes | None = None, progress
     policy = str(folder / spec.policy) if spec.policy else None
     candidate = candidates.create(ws, version.id, policy=policy, engine=spec.engine, actor=trainer)
     yield Step("candidate", f"candidate {candidate.id[7:19]}", candidate)
-    decision, value = gating.run(
-        ws, candidate, folder / spec.suite, baseline=spec.baseline or None, passphrase=passphrase, progress=progress
+    suite, evaluator = folder / spec.suite, roles.acting(ws, "evaluate")
+    decision, value = gating.replay(ws, candidate, suite, actor=evaluator) or gating.run(
+        ws, candidate, suite, baseline=spec.baseline or None, passphrase=passphrase, progress=progress
     )
     yield Step("gate", "\n".join(value.render_lines()), decision, value.exit_code)
     if value.exit_code == 0 and spec.promote_to:
@@ -91,6 +92,12 @@ def check(ws: Workspace, path: Path) -> list[str]:
 
 
 def _promote(ws: Workspace, candidate: Asset, decision: Asset, alias: str, passphrase: bytes | None) -> Step:
+    earlier = ws.store.query(
+        "SELECT ts FROM alias_history WHERE alias = ? AND candidate = ? ORDER BY seq", [alias, candidate.id]
+    )
+    if earlier and ws.release(alias).candidate != candidate.id:
+        text = f"alias {alias} pointed at this candidate from {earlier[0]['ts'][:19]} and has moved on since"
+        return Step("promote", text, candidate)
     quorum = int(ws.settings.number("approvals"))
     given = approvals.valid(ws, candidate, decision)
     if len(given) < quorum:

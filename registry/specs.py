@@ -78,7 +78,7 @@ def _names(model: type[pydantic.BaseModel]) -> str:
 
 def _spec_error(error: pydantic.ValidationError, node: Any, model: type[Spec], file: str) -> SpecError:
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
     location = first["loc"]
     line = _line(node, location)
     name = ".".join(str(part) for part in location)

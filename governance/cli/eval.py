@@ -98,5 +98,6 @@ def plan(session: Session, suite: Path, discordance: float) -> None:
     from evals.suite import SuiteSpec
     from registry.specs import load
 
-    found = room.plan(load(suite, SuiteSpec), discordance=discordance)
+    spec = load(suite, SuiteSpec)
+    found = room.plan(spec, {kpi.id: room.Expectation(discordance=discordance) for kpi in spec.kpis})
     session.emit(found, found.render_lines())
