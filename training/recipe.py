@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from registry.specs import Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
-METHODS = ("pretrain", "continue", "sft")
 
 
 class Part(BaseModel):
