@@ -34,10 +34,23 @@ def check(folder: Path) -> None:
         raise NotFound(f"`{folder}` has no safetensors weights", hint="pickled weights are never loaded")
 
 
+def _text_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder, "config.json")
+    return {**config, **(config.get("text_config") or {})}
+
+
+def head_size(folder: Path) -> int | None:
+    """Return the size of an attention head, None when the config does not tell."""
+    config = _text_config(folder)
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if config.get("head_dim"):
+        return int(config["head_dim"])
+    return int(hidden) // int(heads) if hidden and heads else None
+
+
 def context_length(folder: Path, wanted: int | None = None) -> int:
     """Return the most tokens of prompt and text together: the config's limit, or `wanted` when that is lower."""
-    config = read_json(folder, "config.json")
-    config = {**config, **(config.get("text_config") or {})}
+    config = _text_config(folder)
     limit = int(config.get("max_position_embeddings") or config.get("n_positions") or DEFAULT_LENGTH)
     if wanted is None:
         return limit

@@ -37,10 +37,10 @@ class TextStream:
         return self._release(piece, may_stop=may_stop)
 
     def finish(self) -> str:
-        """Return the rest when no further token comes: held text, and an unfinished character as U+FFFD."""
+        """Return the rest when no further token comes; an unfinished character at the very end is left out."""
         if self.ended:
             return ""
-        whole = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+        whole = self._tokenizer.decode(self._tokens, skip_special_tokens=True).rstrip("\ufffd")
         text = self._release(whole[self._decoded :], may_stop=True)
         self._decoded = len(whole)
         rest, self._held = self._held, ""

@@ -85,7 +85,7 @@ async def serve(wanted: argparse.Namespace) -> None:
             service, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False,
             date_header=False, timeout_graceful_shutdown=5, ws="none",
         )  # fmt: skip
-        # uvicorn ends on SIGTERM, then raises it again for whoever came before: nobody, so that what follows still runs.
+        # uvicorn ends on SIGTERM and then raises it again: ignored, so that what follows here still runs.
         signal.signal(signal.SIGTERM, lambda *_: None)
         logger.info("ready after %.1f s on %s", time.monotonic() - started, wanted.uds)
         await uvicorn.Server(config).serve(sockets=[listener])

@@ -9,11 +9,13 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
 from policies.engines.child import QUIET, clear, cores, end_with_parent
+from registry.errors import EngineFailure, HallmarkError
 
 ENVIRONMENT = {
     **QUIET,
@@ -111,9 +113,29 @@ def _environment(wanted: argparse.Namespace, *, on_cpu: bool) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Start vLLM's API server and stay until it ends."""
+def check_heads(folder: Path, supported: Sequence[int]) -> None:
+    """Refuse a head size that vLLM's CPU kernels lack: vLLM would start, call itself healthy, and die of a request."""
+    size = model_folder.head_size(folder)
+    if size is not None and size not in supported:
+        known = ", ".join(map(str, supported))
+        raise EngineFailure(
+            f"vLLM's CPU build has no attention kernel for heads of size {size}, only {known}",
+            hint="serve this model with `--engine transformers`",
+        )
+
+
+def main() -> int:
+    """Start vLLM's API server and stay until it ends; a refusal is one line on standard error and its exit code."""
     wanted = arguments()
+    try:
+        _serve(wanted)
+    except HallmarkError as error:
+        sys.stderr.write(f"ERROR {error.message}{f' ({error.hint})' if error.hint else ''}\n")
+        return error.exit_code
+    return 0
+
+
+def _serve(wanted: argparse.Namespace) -> None:
     model_folder.check(wanted.model)
     clear(wanted.uds)
     if wanted.end_with_parent:
@@ -122,6 +144,10 @@ def main() -> None:
     os.environ.update(_environment(wanted, on_cpu=on_cpu))
     sys.argv = ["vllm", *flags(wanted, on_cpu=on_cpu)]
     os.umask(0o077)
+    if on_cpu:
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+        check_heads(wanted.model, CPUAttentionBackend.get_supported_head_sizes())
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()
@@ -139,4 +165,4 @@ def is_cpu_build() -> bool:
 
 # vLLM spawns its engine process, which imports this module again: only the first may serve.
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

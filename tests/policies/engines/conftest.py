@@ -55,7 +55,7 @@ def make_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Cal
         package = f"transformers.models.{module or architecture.lower()}"
         shape = {
             "vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256,
             "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None, **changes,
         }  # fmt: skip
         configurations = importlib.import_module(f"{package}.configuration_{module or architecture.lower()}")

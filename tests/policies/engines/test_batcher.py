@@ -37,8 +37,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 class Bench:
     """A batcher stepped by hand."""
 
-    def __init__(self, folder: Path, tokenizer: Any, *, most_rows: int = 6, budget: int = 10_000) -> None:
-        self.model = LanguageModel(folder, dtype="float32", device="cpu")
+    def __init__(
+        self, folder: Path, tokenizer: Any, *, most_rows: int = 6, budget: int = 10_000, device: str = "cpu"
+    ) -> None:
+        self.model = LanguageModel(folder, dtype="float32", device=device)
         backend = tokenizer.backend_tokenizer
         constraints = Constraints(backend.to_str(), self.model.vocab_size, [EOS])
         sampler = Sampler(self.model.vocab_size, [EOS], constraints, self.model.device)
@@ -67,13 +69,13 @@ def _prompts(count: int, size: int = 512, longest: int = 40) -> list[list[int]]:
     return [[rng.randrange(5, size) for _ in range(rng.randrange(1, longest))] for _ in range(count)]
 
 
-def _generate(folder: Path, prompts: list[list[int]], limits: list[int]) -> list[list[int]]:
+def _generate(folder: Path, prompts: list[list[int]], limits: list[int], device: str = "cpu") -> list[list[int]]:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval().to(device)
     texts = []
     for prompt, limit in zip(prompts, limits, strict=True):
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=device)
         out = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=limit, eos_token_id=None,
             pad_token_id=0,
@@ -83,11 +85,16 @@ def _generate(folder: Path, prompts: list[list[int]], limits: list[int]) -> list
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_batched_greedy_text_equals_generate_alone(name: str, make_folder: Callable[..., Path], tokenizer: Any) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batched_greedy_text_equals_generate_alone(
+    name: str, device: str, make_folder: Callable[..., Path], tokenizer: Any
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
     shape = dict(ARCHITECTURES[name])
     architecture = shape.pop("architecture")
     folder = make_folder(architecture, **shape)
-    bench = Bench(folder, tokenizer)
+    bench = Bench(folder, tokenizer, device=device)
     prompts = _prompts(10)
     limits = [4 + (7 * number) % 23 for number in range(len(prompts))]
     pending = [bench.sequence(prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
@@ -99,7 +106,7 @@ def test_batched_greedy_text_equals_generate_alone(name: str, make_folder: Calla
             bench.batcher.submit([waiting.pop(0)])
     most = bench.run()
     assert most > 1
-    expected = _generate(folder, prompts, limits)
+    expected = _generate(folder, prompts, limits, device)
     assert [one.tokens for one in pending] == expected
     assert len({token for text in expected for token in text}) > 10  # no degenerate text that would hide a mistake
 

@@ -20,7 +20,7 @@ from policies.engines import ENGINES, start
 from policies.engines import folder as model_folder
 from policies.engines.child import bind
 from policies.engines.launch import choose
-from policies.engines.vllm_server import arguments, flags
+from policies.engines.vllm_server import arguments, check_heads, flags
 from registry.errors import EngineFailure, Locked, NotFound, SpecError, UnknownName
 
 QUICK = {"threads": 1}
@@ -209,6 +209,14 @@ def test_vllm_is_told_to_be_safe(folder: Path, tmp_path: Path) -> None:
     assert "be brief" in Path(given["--chat-template"]).read_text()
     assert "--enforce-eager" in line
     assert not {"--host", "--port", "--trust-remote-code"} & set(line)
+
+
+def test_heads_that_vllm_cannot_serve_are_refused_before_it_starts(folder: Path, tmp_path: Path) -> None:
+    check_heads(folder, [32, 64])
+    with pytest.raises(EngineFailure, match="size 32"):
+        check_heads(folder, [64])
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 96, "num_attention_heads": 4}))
+    assert model_folder.head_size(tmp_path) == 24
 
 
 def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:

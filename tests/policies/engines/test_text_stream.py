@@ -11,7 +11,7 @@ from policies.engines.text_stream import TextStream
 
 
 def _whole(tokenizer: Any, ids: list[int], stops: tuple[str, ...] = ()) -> str:
-    text = tokenizer.decode(ids, skip_special_tokens=True)
+    text = tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd")
     starts = [text.find(stop) for stop in stops if stop in text]
     return text[: min(starts)] if starts else text
 
