@@ -104,14 +104,20 @@ def caller_rows(keys: dict[str, str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def gateway_running(
-    folder: Path, *, rules: str = RULES, guards: Any = None, mode: Any = "group", bounds: Bounds | None = None
+    folder: Path,
+    *,
+    rules: str = RULES,
+    guards: Any = None,
+    mode: Any = "group",
+    bounds: Bounds | None = None,
+    system_prompt: str = "",
 ) -> Iterator[Running]:
     """Yield a gateway in front of a fake engine, both stopped afterwards."""
     bundle = make_bundle(folder / "bundle", rules)
     keys: dict[str, str] = {}
     rows = caller_rows(keys)
     written = Written()
-    served = Served("prod", "stdlib", "engine", "sha256:c", "sha256:cert", bundle.digest)
+    served = Served("prod", "stdlib", "engine", "sha256:c", "sha256:cert", bundle.digest, system_prompt)
     log = DecisionLog(written, endpoint="prod", mode=mode)
     with FakeEngine(folder / "engine.sock") as engine:
         desk = Desk(

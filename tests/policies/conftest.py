@@ -1,0 +1,27 @@
+"""A gateway that the tests of a module share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.policies.running import Running, gateway_running, until
+from tests.stubs.engine import Script
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One running gateway."""
+    with gateway_running(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture
+def run(shared: Running) -> Running:
+    """The shared gateway with a clean slate."""
+    shared.engine.script = Script()
+    until(lambda: shared.gateway.desk.decisions.waiting == 0)
+    shared.engine.requests.clear()
+    shared.log.records.clear()
+    return shared
