@@ -131,7 +131,7 @@ def decide(
 
 
 def replay(ws: Workspace, candidate: Asset, suite_path: Path, *, actor: str) -> tuple[Asset, Decision] | None:
-    """Return the newest conclusive decision on a candidate and this very suite, or None: what was judged stays judged."""
+    """Return the newest conclusive decision on a candidate and this very suite, or None: judged is judged."""
     import msgspec
 
     from evals.decision import Decision

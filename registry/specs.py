@@ -69,7 +69,7 @@ def parse(text: str, model: type[S], *, file: str = "<text>") -> S:
 
 def dump(spec: Spec) -> str:
     """Return a spec as YAML that parses back to an equal spec."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=False)
 
 
 def _names(model: type[pydantic.BaseModel]) -> str:

@@ -26,7 +26,7 @@ def check(session: Session, alias: str, since: str | None, html: Path | None) ->
 
     Example: hallmark drift check prod --html drift.html
     """
-    from evals.drift import check as room
+    import evals.drift.check as room
     from registry.records import plain
 
     actor = session.actor("check-drift", alias)
