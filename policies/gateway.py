@@ -174,18 +174,19 @@ class Gateway:
     async def _stream(self, exchange: Exchange, generation: Generation, call: Call, send: Send) -> None:
         """Send what the generation releases; the response starts with the first released byte, not before."""
         async for data in generation.stream(call):
-            await self._begin(exchange, send)
+            if not exchange.sending:
+                await self._begin(exchange, send)
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await self._conclude(exchange)
-        await self._begin(exchange, send)
+        if not exchange.sending:
+            await self._begin(exchange, send)
         await send({"type": "http.response.body", "body": generation.end, "more_body": False})
 
     async def _begin(self, exchange: Exchange, send: Send) -> None:
-        """Send the head of a streamed response, once."""
-        if not exchange.sending:
-            exchange.sending = True
-            head = [STREAM, (b"cache-control", b"no-cache"), *self._receipt(exchange)]
-            await send({"type": "http.response.start", "status": 200, "headers": head})
+        """Send the head of a streamed response."""
+        exchange.sending = True
+        head = [STREAM, (b"cache-control", b"no-cache"), *self._receipt(exchange)]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
 
     async def _models(self, exchange: Exchange, caller: Caller, send: Send) -> None:
         desk = self.desk
