@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from evals.samples import Sample, make_sample
@@ -23,8 +24,6 @@ MIN_CONTEXT_LINES = 3
 MIN_LINE = 12
 """Characters of a line worth guessing, without its indent."""
 DISTRACTORS = 3
-NEIGHBOURS = 200
-"""Distractors come from this many lines of nearest length, so that length alone cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ def plan_bits_per_byte(documents: Sequence[Document], cluster: str) -> Iterator[
 def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
     """Yield one question a document: which of four real lines follows? The answer's place is drawn by its content.
 
-    The three wrong lines come from other documents of the same data and have nearly the same length. Scored by how much
-    the context raises a line's log-probability, so that a line which is likely anywhere has no advantage.
+    The three wrong lines are drawn from other documents of the same data. Scored by how much the context raises a
+    line's log-probability, so that a line which is likely anywhere, or short, has no advantage.
     """
     pool = _Lines(documents)
     for number, document in enumerate(documents):
@@ -133,7 +132,7 @@ def _short_lines(text: str) -> Iterator[str]:
 
 
 class _Lines:
-    """All lines worth guessing, ordered by length without their indent; each knows the documents that hold it."""
+    """All lines worth guessing, in an order drawn by their hash; each knows the documents that hold it."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.owners: dict[str, set[int]] = defaultdict(set)
@@ -141,14 +140,18 @@ class _Lines:
             for line in document.text.split("\n")[1:]:
                 if _worth_guessing(line):
                     self.owners[line].add(number)
-        self.ordered = sorted((len(line.strip()), line) for line in self.owners)
+        self.ordered = sorted((_hash("line", line), line) for line in self.owners)
 
     def distractors(self, line: str, number: int) -> list[str]:
-        """Return up to three lines of other documents of nearly the length of a line."""
-        middle = bisect.bisect_left(self.ordered, (len(line.strip()), line))
-        near = self.ordered[max(0, middle - NEIGHBOURS // 2) : middle + NEIGHBOURS // 2]
-        others = [other for _, other in near if self.owners[other] != {number} and other.strip() != line.strip()]
-        return sorted(others, key=lambda other: _hash(line, other))[:DISTRACTORS]
+        """Return up to three lines of other documents: those that follow the place which the line's own hash names."""
+        start = bisect.bisect_left(self.ordered, (_hash("place", line), ""))
+        found: list[str] = []
+        for _, other in chain(self.ordered[start:], self.ordered[:start]):
+            if self.owners[other] != {number} and other.strip() != line.strip():
+                found.append(other)
+                if len(found) == DISTRACTORS:
+                    break
+        return found
 
 
 def _worth_guessing(line: str) -> bool:
