@@ -99,7 +99,7 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
     from policies.engine import Enforcer
     from policies.exchange import Served
     from policies.gateway import Desk, Gateway
-    from policies.listener import Listener, bind, settle_memory
+    from policies.listener import Listener, bind, settled_memory
     from policies.upstream import Upstream
     from registry.journal import Journal
 
@@ -114,9 +114,9 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
         served, ModelState("model", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
         Authorizer(bundle), Callers(lambda: [row]), Upstream(uds), decisions, os.urandom(32),
     )  # fmt: skip
-    settle_memory()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has drained
-    Listener(Gateway(desk), bind("127.0.0.1", port), drain_s=5).run()
+    with settled_memory():
+        Listener(Gateway(desk), bind("127.0.0.1", port), drain_s=5).run()
     decisions.close()
 
 

@@ -8,7 +8,8 @@ import gc
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from registry.errors import Locked, Refused
@@ -56,11 +57,18 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def settle_memory() -> None:
-    """Call once everything long-lived is loaded: the collector then looks at requests only, and less often."""
+@contextmanager
+def settled_memory() -> Iterator[None]:
+    """Enter once everything long-lived is loaded: the collector then looks at requests only, and less often."""
+    before = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class Listener:

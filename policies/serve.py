@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from policies.assembly import Plan, Verified, assemble, check_plan, own_version, verify
 from policies.child import Endpoint
 from policies.gateway import Gateway
-from policies.listener import Listener, bind, settle_memory, url_of
+from policies.listener import Listener, bind, settled_memory, url_of
 from registry.errors import Locked, Refused, Tampered
 from registry.protocols import Progress, silent
 from registry.workspace import Workspace
@@ -59,7 +59,7 @@ def run(ws: Workspace, plan: Plan, progress: Progress = silent, on_ready: Callab
         try:
             verified = verify(ws, plan)
             gateway, handle = assemble(ws, plan, verified, stack, progress)
-            settle_memory()
+            stack.enter_context(settled_memory())
         except (Refused, Tampered) as error:
             ws.record("endpoint.refused", plan.name, {"reason": error.message}, actor=f"endpoint:{plan.name}")
             raise
