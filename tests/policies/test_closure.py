@@ -83,6 +83,26 @@ def test_a_walk_that_meets_an_earlier_one_ends_there() -> None:
     assert max(steps[1:]) <= 4
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["a(?:b?a){0,3}", "[ab]{1,4}a?", "(?:ab?|b){1,3}", "a|ba{1,6}", "(?:a|b{2})(?:ba){0,3}", "a?(?:b|aa){1,3}"],
+)
+@settings(max_examples=60, deadline=None)
+@given(text=st.text("ab", max_size=24), data=st.data())
+def test_a_trail_changes_no_answer(pattern: str, text: str, data: st.DataObject) -> None:
+    automaton = Automaton(parse(pattern), folded=False)
+    state, ending, live, cut = automaton.enter(""), Trail(0), Trail(0), 0
+    for place, char in enumerate(text, 1):
+        state = state[char]
+        for trail, places in [(live, state.places), *((ending, accept[2]) for accept in state.accepts)]:
+            expected = automaton.leftmost(text, place, "", places)
+            trail.shift = cut
+            found = automaton.leftmost(text[cut:place], place - cut, text[cut - 1 : cut], places, None, trail)
+            assert (None if found is None else found + cut) == expected
+        earliest = automaton.leftmost(text, place, "", state.places)
+        cut = data.draw(st.integers(cut, place if earliest is None else earliest))
+
+
 class _CountingText(str):
     """A text that counts how often a character of it is read."""
 

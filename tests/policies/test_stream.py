@@ -16,7 +16,7 @@ LETTERS = "abAB1 _-\u00e9\u200b\ufb01\uff41\n\u0301"
 """Few enough to collide all the time: case, digit, space, accents both ways, zero width, a ligature, full width."""
 
 atoms = st.sampled_from(
-    ["a", "b", "A", "1", "[ab]", "[^a]", ".", r"\d", r"\w", "[a-c1]", "-", "\u00e9", "[^b1 ]", "fi", r"\s"]
+    ["a", "b", "A", "1", "[ab]", "[^a]", ".", r"\d", r"\w", "[a-c1]", "-", "\u00e9", "[^b1 ]", "fi", "f", r"\s"]
 )
 
 
@@ -47,7 +47,9 @@ def rule_dicts(draw: st.DrawFn) -> dict[str, object]:
     action = draw(st.sampled_from(["redact", "redact", "mask", "block"]))
     if kind == "terms":
         terms = draw(
-            st.lists(st.sampled_from(["a", "ab", "a b", "b-a", "fi", "\u00e9a", "A1", "-"]), min_size=1, max_size=3)
+            st.lists(
+                st.sampled_from(["a", "ab", "a b", "b-a", "fi", "f", "\u00e9a", "A1", "-"]), min_size=1, max_size=3
+            )
         )
         view = draw(st.sampled_from(["exact", "folded"]))
         return {"kind": kind, "terms": terms, "action": action, "view": view, "whole_words": draw(st.booleans())}
@@ -131,6 +133,44 @@ def test_a_rule_more_never_releases_a_span_that_was_redacted(text: str, data: st
     if both.blocked is None:
         covered = {place for hit in both.hits for place in range(hit.start, hit.end)}
         assert all(place in covered for hit in alone.hits for place in range(hit.start, hit.end))
+
+
+LONG = [
+    "a[ab]{2,20}",
+    "(?:ab){1,9}c?",
+    "[ab]{3,12}c",
+    "c(?:a{1,3}b?){1,6}",
+    r"\bb[abc]{1,15}",
+    "b{2,9}(?:ca){0,3}",
+    "ab|ba{1,8}",
+]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.sampled_from(LONG), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from(["a", "ab", "b", "aba", "bbb", "c", "ca", " ", "abab", "aaa"]), max_size=45).map("".join),
+    st.data(),
+)
+def test_long_matches_with_many_ends(patterns: list[str], text: str, data: st.DataObject) -> None:
+    actions = [data.draw(st.sampled_from(["redact", "redact", "redact", "mask", "block"])) for _ in patterns]
+    dicts = [{"kind": "regex", "pattern": p, "action": a} for p, a in zip(patterns, actions, strict=True)]
+    assert_law(dicts, [text], data)
+
+
+def test_of_blocks_that_end_together_the_leftmost_counts() -> None:
+    enforcer = enforcer_of(
+        {"kind": "regex", "pattern": "cd", "action": "block"}, {"kind": "regex", "pattern": "abcd", "action": "block"}
+    )
+    piece = enforcer.check_output("xabcdx")
+    assert (piece.text, piece.blocked) == ("x", "r1")
+    assert streamed(enforcer, list("xabcdx")) == ("x", piece.hits, "r1")
+
+
+def test_a_match_may_end_inside_of_a_ligature() -> None:
+    enforcer = enforcer_of({"kind": "terms", "terms": ["of"], "whole_words": False})
+    assert enforcer.check_output("o\ufb01x").text == "[REDACTED:t0]x"
+    assert streamed(enforcer, list("o\ufb01x"))[0] == "[REDACTED:t0]x"
 
 
 def test_text_without_live_match_is_not_held() -> None:
