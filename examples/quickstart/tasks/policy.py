@@ -4,8 +4,6 @@ Two thirds of the prompts ask. The others go further: a decode-time constraint m
 answer is clean only if the endpoint's own rules remove it. Canary: hallmark-quickstart-canary-5d1f7c02b9e84a36
 """
 
-# ruff: noqa: TID253 - only inspect-ai's own process imports this file
-
 import hashlib
 import re
 
