@@ -16,7 +16,6 @@ import statistics
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from policies.engines import EngineHandle, start
@@ -172,7 +171,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     return {
         "benchmark": "engine", "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": processor(), "cores": len(os.sched_getaffinity(0)), "load_before": round(load, 2),
-        "python": platform.python_version(), "versions": versions, "numpy": version("numpy"),
+        "python": platform.python_version(), "versions": versions,
         "parameters": parameters, "requests": options.requests, "tokens_each": options.tokens,
         "rounds": options.rounds, "threads": options.threads,
         "tokens_per_second": {kind: round(value) for kind, value in wall.items()},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
-from policies.engines.child import QUIET, clear, cores, end_with_parent
+from policies.engines.child import QUIET, clear, end_with_parent
 from registry.errors import EngineFailure, HallmarkError
 
 ENVIRONMENT = {
@@ -103,13 +103,14 @@ def _template_file(wanted: argparse.Namespace) -> Path | None:
 def _environment(wanted: argparse.Namespace, *, on_cpu: bool) -> dict[str, str]:
     if not on_cpu:
         return dict(ENVIRONMENT)
-    threads = wanted.threads or cores()
+    space = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(wanted.kv_cache_gib or 1)))}
+    if wanted.threads is None:  # vLLM then binds a thread to every core but one
+        return {**ENVIRONMENT, **space}
     return {
         **ENVIRONMENT,
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(wanted.kv_cache_gib or 1))),
-        # Unbound threads: binding to one core fights with whatever else runs there.
+        **space,
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(wanted.threads),
     }
 
 
