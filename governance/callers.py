@@ -8,14 +8,19 @@ from registry.errors import Refused, UnknownName
 from registry.workspace import Workspace
 
 
-def create(ws: Workspace, name: str, groups: Sequence[str], *, actor: str) -> str:
-    """Register a caller; return its API key. Raises Refused when the name is taken."""
+def create(ws: Workspace, name: str, groups: Sequence[str], *, rate: float | None = None, actor: str) -> str:
+    """Register a caller; return its API key. `rate` is in requests a minute. Raises Refused when the name is taken."""
     from policies.callers import create_key
 
     if any(caller["name"] == name for caller in ws.callers()):
         raise Refused(f"a caller named `{name}` exists", hint="revoke it first, or choose another name")
     token, key_id, key_hash = create_key()
-    body = {"groups": sorted(groups), "attributes": {}, "key_id": key_id, "key_hash": key_hash}
+    body = {
+        "groups": sorted(groups),
+        "attributes": {"requests_per_minute": rate} if rate else {},
+        "key_id": key_id,
+        "key_hash": key_hash,
+    }
     ws.record("caller.created", name, body, actor=actor)
     return token
 

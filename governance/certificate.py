@@ -8,11 +8,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import orjson
-
 from governance.approvals import Approval
-from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, trusted_now
-from registry.errors import Refused
+from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, trusted_now, verify_certificate
+from registry.errors import HallmarkError, Refused
 from registry.identity import sign_envelope
 from registry.records import Asset, Candidate, Certificate, EvalRun, canonical, plain
 from registry.workspace import Workspace
@@ -89,11 +87,15 @@ def issue(
 
 def _current(ws: Workspace, decision: str) -> Asset | None:
     rows = ws.store.query(
-        "SELECT a.id, a.body FROM asset a WHERE a.kind = 'certificate'"
+        "SELECT a.id FROM asset a WHERE a.kind = 'certificate'"
         " AND json_extract_string(a.body, '$.decision') = ? AND NOT EXISTS (SELECT 1 FROM event e"
         " WHERE e.kind = 'certificate.revoked' AND e.subject = a.id) ORDER BY a.seq DESC LIMIT 1",
         [decision],
     )
-    if rows and orjson.loads(rows[0]["body"])["expires"] > trusted_now(ws).isoformat(timespec="seconds"):
-        return ws.resolve(rows[0]["id"], "certificate")
-    return None
+    if not rows:
+        return None
+    try:
+        verify_certificate(ws, rows[0]["id"])
+    except HallmarkError:
+        return None  # expired, or its signer's key was revoked: a new one is issued
+    return ws.resolve(rows[0]["id"], "certificate")

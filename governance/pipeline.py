@@ -64,10 +64,14 @@ def walk(ws: Workspace, path: Path, *, passphrase: bytes | None = None, progress
     candidate = candidates.create(ws, version.id, policy=policy, engine=spec.engine, actor=trainer)
     yield Step("candidate", f"candidate {candidate.id[7:19]}", candidate)
     suite, evaluator = folder / spec.suite, roles.acting(ws, "evaluate")
-    decision, value = gating.replay(ws, candidate, suite, actor=evaluator) or gating.run(
+    known = gating.replay(ws, candidate, suite, actor=evaluator)
+    decision, value = known or gating.run(
         ws, candidate, suite, baseline=spec.baseline or None, passphrase=passphrase, progress=progress
     )
-    yield Step("gate", "\n".join(value.render_lines()), decision, value.exit_code)
+    lines = value.render_lines()
+    if known and value.exit_code == 0:
+        lines = [lines[0], f"  judged {decision.created[:19]}; `hallmark gate show {decision.id[7:19]}` says why"]
+    yield Step("gate", "\n".join(lines), decision, value.exit_code)
     if value.exit_code == 0 and spec.promote_to:
         yield _promote(ws, candidate, decision, spec.promote_to, passphrase)
 

@@ -27,8 +27,8 @@ _COLUMNS = "ts, request_id, candidate, action, rules, status, finish_reason, inp
 
 
 def check(
-    ws: Workspace, alias: str, *, since: str | None = None, actor: str, html: Path | None = None,
-    progress: Progress = silent,
+    ws: Workspace, alias: str, *, since: str | None = None, reference_since: str | None = None, actor: str,
+    html: Path | None = None, progress: Progress = silent,
 ) -> DriftWindow:  # fmt: skip
     """Compare two windows of an alias's decision log and register the DriftWindow.
 
@@ -41,16 +41,18 @@ def check(
         ws: the workspace.
         alias: whose decisions are read.
         since: start of the current window, UTC in ISO 8601.
+        reference_since: start of the reference window, likewise; default the start of the log.
         actor: the principal who checks.
         html: where to write evidently's report, or None. It shows; it does not decide.
         progress: told per signal.
 
     Raises:
-        SpecError: `since` is no UTC time.
+        SpecError: `since` or `reference_since` is no UTC time.
         EngineFailure: evidently failed to write its report.
     """
     rows = ws.store.query(f"SELECT {_COLUMNS} FROM gateway_decision WHERE endpoint = ? ORDER BY ts, seq", [alias])  # noqa: S608
-    reference, current = _split(rows, since)
+    kept = rows if reference_since is None else _split(rows, reference_since)[1]
+    reference, current = _split(kept, since)
     enough = min(len(reference), len(current)) >= MIN_WINDOW
     signals = _judge(read_signals(reference, current), current, progress) if enough else []
     digest = ""

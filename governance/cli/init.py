@@ -33,8 +33,8 @@ def init(session: Session, folder: Path, example: str | None) -> None:
         ],
     )
     session.say(
-        "note: one person holds all these keys now. Separation of duties begins when the approver's key moves to\n"
-        "      someone else: `hallmark key create NAME --role approver` there, then revoke the one made here."
+        "note: one person holds all these keys now. Separation of duties begins when `keys/approver.pem` is in the\n"
+        "      hands of someone else only."
     )
 
 

@@ -17,8 +17,12 @@ def key() -> None:
 @click.option("--role", help="A platform role: viewer, trainer, evaluator, policy-author, approver, operator, ...")
 @click.option("--caller", is_flag=True, help="Make an API key for the endpoint instead of a platform principal.")
 @click.option("--group", "groups", multiple=True, help="With --caller: a group the access policy speaks of.")
+@click.option("--requests-per-minute", type=click.FloatRange(min=1), help="With --caller: the caller's rate limit.")
 @command
-def create(session: Session, name: str, role: str | None, caller: bool, groups: tuple[str, ...]) -> None:
+def create(
+    session: Session, name: str, role: str | None, caller: bool, groups: tuple[str, ...],
+    requests_per_minute: float | None,
+) -> None:  # fmt: skip
     """Create a principal with its own key, or an endpoint caller with its API key (shown once).
 
     Examples: hallmark key create dana --role approver
@@ -30,7 +34,7 @@ def create(session: Session, name: str, role: str | None, caller: bool, groups: 
 
     operator = session.actor("manage-keys", name)
     if caller:
-        token = callers.create(session.ws, name, groups, actor=operator)
+        token = callers.create(session.ws, name, groups, rate=requests_per_minute, actor=operator)
         session.emit({"name": name, "groups": list(groups), "api_key": token}, token)
         session.say(f"note: this API key of `{name}` is shown once; the workspace keeps only its hash")
         return

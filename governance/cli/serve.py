@@ -10,7 +10,7 @@ from governance.cli.app import Session, command
 @click.command()
 @click.argument("alias", required=False)
 @click.option("--permit", help="Serve one uncertified candidate for its evaluation: loopback, expiring, no alias.")
-@click.option("--engine", default="auto", help="auto (what the candidate names), transformers or vllm.")
+@click.option("--engine", help="auto (what the candidate names), transformers or vllm; default from settings.")
 @click.option("--host", help="Address to bind; default from settings (127.0.0.1).")
 @click.option("--port", type=int, help="Port; 0 picks a free one; default from settings (8000).")
 @click.option("--dry-run", is_flag=True, help="Verify certificate and bytes, then stop.")
@@ -48,6 +48,6 @@ def serve(
         session.emit({"url": url, "alias": alias, "permit": permit}, f"serving {alias or permit} at {url}")
 
     room.serve(
-        ws, alias=alias, permit=permit, engine=engine, host=host or settings["host"],
+        ws, alias=alias, permit=permit, engine=engine or settings["engine"], host=host or settings["host"],
         port=int(settings.number("port")) if port is None else port, progress=session.progress, on_ready=ready,
     )  # fmt: skip

@@ -53,10 +53,10 @@ def test_the_damaged_candidate_is_refused_with_a_readable_reason(demo):
 
 
 def test_the_good_candidate_is_certified_and_promoted(demo):
-    text = demo.output.split("== 4.")[1].split("== 5.")[0]
+    text = hallmark(demo.root, "gate", "show", "good").stdout
     for kpi in ("domain_bpb", "general_bpb", "next_line", "policy_violations"):
         assert re.search(rf"PASS +{kpi}", text), text
-    assert "verified  alias prod" in text
+    assert "verified  alias prod" in demo.output.split("== 4.")[1].split("== 5.")[0]
     ws = Workspace.open(demo.root)
     version = ws.resolve("good", "version")
     assert ws.release("prod").version == version.id
