@@ -178,7 +178,7 @@ class Demo:
             print("\n   Then the callers change their ways: prompts grow threefold. The check says so:", flush=True)
             changed = self.moment()
             self.traffic(client, keys["max"], 60, words=(20, 32))
-            self.drift(1, "--reference-since", begun, "--since", changed)
+            self.drift(1, "--reference-since", begun, "--since", changed, "--html", f"{self.root}/reports/drift.html")
 
     def moment(self) -> str:
         """Return this second; nothing before it is in a window that starts with it."""
@@ -193,12 +193,10 @@ class Demo:
             self.chat(client, key, "Explain " + " ".join(pick.choices(names, k=pick.randint(*words))), max_tokens=8)
         print(f"   {count} requests answered")
 
-    def drift(self, expect: int, *windows: str) -> None:
+    def drift(self, expect: int, *words: str) -> None:
         time.sleep(0.2)  # the decision log is written in groups
-        page = self.root / "reports" / "drift.html"
-        shown = " ".join("T" if word[0].isdigit() else word for word in windows)
-        self.hallmark("drift", "check", "prod", *windows, "--html", str(page), expect=(expect,),
-                      shown=f"drift check prod {shown} --html reports/drift.html")  # fmt: skip
+        shown = ["T" if word[0].isdigit() else word.replace(f"{self.root}/", "") for word in words]
+        self.hallmark("drift", "check", "prod", *words, expect=(expect,), shown=f"drift check prod {' '.join(shown)}")
 
     def chat(self, client: httpx.Client, key: str, prompt: str, **fields: object) -> httpx.Response:
         body = {
