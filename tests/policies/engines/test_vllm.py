@@ -138,7 +138,7 @@ def test_a_client_that_leaves_ends_its_texts(caller: httpx.Client, vllm: Any) ->
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total{"))
 
     before = generated()
-    prompts = [[5 + number] for number in range(32)]  # 8,000 tokens: seconds of work
+    prompts = [[5 + number] for number in range(128)]  # 32,000 tokens, most of which nobody waits for
     body = {"model": "tiny", "prompt": prompts, "max_tokens": 250, "ignore_eos": True, "stream": True}
     transport = httpx.HTTPTransport(uds=str(vllm.uds))
     with (
@@ -149,7 +149,7 @@ def test_a_client_that_leaves_ends_its_texts(caller: httpx.Client, vllm: Any) ->
     deadline = time.monotonic() + 30
     while running() and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert generated() - before < 4000
+    assert generated() - before < 24_000
 
 
 def test_the_build_here_is_told_right() -> None:
