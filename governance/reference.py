@@ -1,11 +1,12 @@
 """Writes the reference from the code: every command with its options, and a JSON Schema for every spec.
 
-python -P -m governance.reference docs            writes docs/cli.md and docs/schemas/<name>.json
+python -P -m governance.reference docs            writes docs/cli.md, docs/files.md and docs/schemas/<name>.json
 python -P -m governance.reference docs --check    writes nothing; exit 1 names the files that differ
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import click
 from governance.cli.main import COMMANDS, cli
 from governance.schemas import SPECS, json_schema
 
+PACKAGES = ("registry", "training", "evals", "policies", "reports", "governance")
 COMMON = ("--json", "--workspace", "--as", "--passphrase-file")
 """Options that every command has: described once, on top of the page."""
 HEAD = """\
@@ -54,6 +56,20 @@ def command_page() -> str:
     return "\n".join(parts)
 
 
+def file_page() -> str:
+    """Return docs/files.md: every module with the first sentence of its docstring."""
+    root = Path(__file__).parent.parent
+    parts = ["# Every file, in its own words\n\nWritten from the modules' first sentences by `make docs`.\n"]
+    for package in PACKAGES:
+        parts.append(f"\n## {package}/\n\n| file | what it is for |\n|---|---|\n")
+        for path in sorted((root / package).rglob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if text:
+                sentence = " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+                parts.append(f"| `{path.relative_to(root).as_posix()}` | {sentence} |\n")
+    return "".join(parts)
+
+
 def schema_page(name: str) -> str:
     """Return the JSON Schema of a spec as the text of its file."""
     return json.dumps(json_schema(name), indent=2, sort_keys=True) + "\n"
@@ -61,7 +77,11 @@ def schema_page(name: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return every generated file: path below the documents' folder to text."""
-    return {"cli.md": command_page(), **{f"schemas/{name}.json": schema_page(name) for name in sorted(SPECS)}}
+    return {
+        "cli.md": command_page(),
+        "files.md": file_page(),
+        **{f"schemas/{name}.json": schema_page(name) for name in sorted(SPECS)},
+    }
 
 
 def differing(folder: Path) -> list[str]:

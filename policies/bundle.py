@@ -28,12 +28,11 @@ _STRENGTH = {"block": 3, "redact": 2, "mask": 1}
 
 
 class BundleSpec(Spec):
-    """`bundle.yaml`. `keep_text` lets the decision log keep texts themselves; without it, keyed hashes only."""
+    """`bundle.yaml`: the rules, in the order in which they are reported."""
 
     name: Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     version: Annotated[int, pydantic.Field(ge=1)] = 1
     description: str = ""
-    keep_text: bool = False
     rules: list[AnyRule] = pydantic.Field(default_factory=list)
 
     @pydantic.field_validator("rules")

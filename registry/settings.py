@@ -18,11 +18,16 @@ DEFAULTS: dict[str, str] = {
     "host": "127.0.0.1",
     "port": "8000",
     "lock_wait_s": "20",
+    "decision_log": "group",
     "approvals": "1",
     "certificate_days": "90",
     "principal": "",
 }
-"""Every setting with its default. `principal` empty means: the workspace key whose role fits the command."""
+"""Every setting with its default.
+
+`decision_log` is `group` (durable within a moment) or `strict` (a durable intent before the first byte, an outcome
+before the end mark). `principal` empty means: the workspace key whose role fits the command.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from governance.cli.app import Session, command
+
+if TYPE_CHECKING:
+    from policies.audit import Mode
 
 
 @click.command()
@@ -30,6 +35,7 @@ def serve(
     """
     from governance.verification import verify
     from policies import serve as room
+    from policies.assembly import Plan
     from registry.errors import SpecError, Tampered
 
     if bool(alias) == bool(permit):
@@ -47,7 +53,19 @@ def serve(
     def ready(url: str) -> None:
         session.emit({"url": url, "alias": alias, "permit": permit}, f"serving {alias or permit} at {url}")
 
-    room.serve(
-        ws, alias=alias, permit=permit, engine=engine or settings["engine"], host=host or settings["host"],
-        port=int(settings.number("port")) if port is None else port, progress=session.progress, on_ready=ready,
+    plan = Plan(
+        alias, permit, engine or settings["engine"], host or settings["host"],
+        int(settings.number("port")) if port is None else port, log_mode(settings["decision_log"]),
     )  # fmt: skip
+    room.run(ws, plan, session.progress, ready)
+
+
+def log_mode(name: str) -> Mode:
+    """Return the decision log's mode of a setting's value. Raises SpecError."""
+    from registry.errors import SpecError
+
+    if name == "strict":
+        return "strict"
+    if name == "group":
+        return "group"
+    raise SpecError(f"unknown mode `{name}`", field="decision_log", hint="`group` or `strict`")

@@ -10,6 +10,12 @@ from evals.stats.bounds import ClusterSums, _close, choose, interval, p_at_least
 RNG = np.random.default_rng(4)
 
 
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order():
+    """Every test draws the same numbers, whichever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(4).bit_generator.state
+
+
 def sums(candidate, baseline=None, weights=None, **fields):
     candidate = np.asarray(candidate, dtype=float)
     weights = np.ones_like(candidate) if weights is None else np.asarray(weights, dtype=float)
