@@ -6,12 +6,15 @@ INVALID > FAIL > INCONCLUSIVE > PASS; only PASS may be certified.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from registry.records import plain
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID", "ADVISORY", "NOT_JUDGED"]
+PREVIEW = 56
+"""How many characters of a sample its line shows."""
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INVALID": 2, "INCONCLUSIVE": 3}
 SEVERITY: tuple[Verdict, ...] = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
 
@@ -96,8 +99,11 @@ class Decision:
         value: dict[str, Any] = plain(self)
         return value
 
-    def render_lines(self, worst: int = 3) -> list[str]:
-        """Return the decision as plain text lines: verdict, why, then each KPI with its worst `worst` items."""
+    def render_lines(self, worst: int = 3, previews: Mapping[str, str] | None = None) -> list[str]:
+        """Return the decision as plain text lines: verdict, why, then each KPI with its worst `worst` items.
+
+        `previews` shows, by sample id, what a sample is.
+        """
         against = f"against {_short(self.baseline)}" if self.baseline else "no baseline"
         first = " (bootstrap: the first of its line)" if self.bootstrap else ""
         lines = [
@@ -106,20 +112,20 @@ class Decision:
         ]
         lines += [wrapped for reason in self.reasons for wrapped in _wrap(reason, "  ")]
         for item in self.kpis:
-            lines += ["", *_kpi_lines(item, worst)]
+            lines += ["", *_kpi_lines(item, worst, previews or {})]
         return lines
 
 
-def _kpi_lines(item: KpiVerdict, worst: int) -> list[str]:
+def _kpi_lines(item: KpiVerdict, worst: int, previews: Mapping[str, str]) -> list[str]:
     against = f" against the {item.against}" if item.against else ""
     owner = f"  owner {item.owner}" if item.owner else ""
     lines = [f"  {item.verdict:<12} {item.kpi}  ({item.rule}{against}){owner}"]
     if item.estimate is not None:
-        lines.append(f"    {measured(item)}")
+        lines += _wrap(measured(item), "    ")
     lines += [wrapped for reason in item.reasons for wrapped in _wrap(reason, "    ")]
     if item.worst and item.verdict in ("FAIL", "INCONCLUSIVE"):
         lines.append("    worst samples:")
-        lines += [f"      {_worst_line(each)}" for each in item.worst[:worst]]
+        lines += [f"      {_worst_line(each, previews.get(each.sample_id, ''))}" for each in item.worst[:worst]]
     return lines
 
 
@@ -154,10 +160,13 @@ def _unit(item: KpiVerdict) -> str:
     return f" {item.unit}" if item.unit and item.scale == "absolute" else ""
 
 
-def _worst_line(item: WorstItem) -> str:
-    if item.baseline is None:
-        return f"{item.sample_id}  {item.candidate:.4g}"
-    return f"{item.sample_id}  {item.candidate:.4g} instead of {item.baseline:.4g}  ({item.difference:+.4g})"
+def _worst_line(item: WorstItem, preview: str) -> str:
+    figures = f"{item.candidate:.4g}"
+    if item.baseline is not None:
+        figures += f" instead of {item.baseline:.4g} ({item.difference:+.3g})"
+    shown = " ".join(preview.split())
+    shown = shown if len(shown) <= PREVIEW else shown[: PREVIEW - 3] + "..."
+    return f"{item.sample_id[:12]}  {figures:<34} {shown}".rstrip()
 
 
 def _short(digest: str | None) -> str:

@@ -130,6 +130,20 @@ def decide(
     return ws.register(record, actor=principal.name, name=candidate.name, parents=parents), decision
 
 
+def render(ws: Workspace, decision: Asset, value: Decision) -> list[str]:
+    """Return a decision as lines for people, each worst sample with the beginning of what was asked."""
+    import orjson
+
+    wanted = [item.sample_id for kpi in value.kpis for item in kpi.worst]
+    rows = ws.store.query(
+        "SELECT DISTINCT sample_id, detail FROM sample_result"
+        " WHERE list_contains(?, eval_run) AND list_contains(?, sample_id)",
+        [list(decision.body["eval_runs"]), wanted],
+    )
+    previews = {row["sample_id"]: str(orjson.loads(row["detail"] or "{}").get("input", "")) for row in rows}
+    return value.render_lines(previews=previews)
+
+
 def replay(ws: Workspace, candidate: Asset, suite_path: Path, *, actor: str) -> tuple[Asset, Decision] | None:
     """Return the newest conclusive decision on a candidate and this very suite, or None: judged is judged."""
     import msgspec

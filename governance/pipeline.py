@@ -68,7 +68,7 @@ def walk(ws: Workspace, path: Path, *, passphrase: bytes | None = None, progress
     decision, value = known or gating.run(
         ws, candidate, suite, baseline=spec.baseline or None, passphrase=passphrase, progress=progress
     )
-    lines = value.render_lines()
+    lines = gating.render(ws, decision, value)
     if known and value.exit_code == 0:
         lines = [lines[0], f"  judged {decision.created[:19]}; `hallmark gate show {decision.id[7:19]}` says why"]
     yield Step("gate", "\n".join(lines), decision, value.exit_code)

@@ -38,7 +38,7 @@ def run(session: Session, version: str, suite: Path, baseline: str | None) -> No
         session.ws, asset, suite, baseline=baseline, actor=session.as_name, passphrase=session.passphrase,
         progress=session.progress,
     )  # fmt: skip
-    session.emit(decision, [*value.render_lines(), f"decision {decision.id[7:19]}"])
+    session.emit(decision, [*gating.render(session.ws, decision, value), f"decision {decision.id[7:19]}"])
     session.exit(value.exit_code)
 
 
@@ -54,7 +54,7 @@ def decide(session: Session, version: str, suite: Path, baseline: str | None) ->
 
     asset = candidates.existing_candidate(session.ws, version)
     decision, value = gating.decide(session.ws, asset, suite, baseline=baseline, actor=session.as_name)
-    session.emit(decision, [*value.render_lines(), f"decision {decision.id[7:19]}"])
+    session.emit(decision, [*gating.render(session.ws, decision, value), f"decision {decision.id[7:19]}"])
     session.exit(value.exit_code)
 
 
@@ -69,8 +69,10 @@ def show(session: Session, ref: str) -> None:
     import msgspec
 
     from evals.decision import Decision
+    from governance import gating
 
     asset = session.ws.resolve(ref, "decision")
     value = msgspec.convert(asset.body["report"], Decision)
-    session.emit(asset, [*value.render_lines(), f"decision {asset.id[7:19]} by {asset.owner}, {asset.created[:19]}"])
+    made = f"decision {asset.id[7:19]} by {asset.owner}, {asset.created[:19]}"
+    session.emit(asset, [*gating.render(session.ws, asset, value), made])
     session.exit(value.exit_code)
