@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from governance import candidates, permits, roles
+from governance.starting import StartingEndpoint
 from registry import specs
 from registry.errors import NotFound, NotYet
 from registry.protocols import GuardedEndpoint, Progress, silent
@@ -189,7 +190,7 @@ def _guarded(
     from policies.serve import Endpoint
 
     permit = permits.issue(ws, candidate.id, suite, actor=evaluator, passphrase=passphrase)
-    endpoint = Endpoint.start(ws, permit=permit, progress=progress)
+    endpoint = StartingEndpoint(lambda: Endpoint.start(ws, permit=permit, progress=progress))
     try:
         yield endpoint
     finally:

@@ -27,11 +27,21 @@ class Scorer(Protocol):
 class GuardedEndpoint(Protocol):
     """A running guarded endpoint, as an evaluation sees it."""
 
-    base_url: str
-    """`http://127.0.0.1:<port>/v1`."""
-    api_key: str
-    permit: str
-    headers: Mapping[str, str]
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:<port>/v1`."""
+
+    @property
+    def api_key(self) -> str:
+        """The evaluator's key, good for this endpoint alone."""
+
+    @property
+    def permit(self) -> str:
+        """The permit under which it serves."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every request carries besides the key."""
 
     def close(self) -> None:
         """Drain and stop it."""
