@@ -60,7 +60,7 @@ types: $(READY) ## mypy --strict
 	@$(BIN)/mypy
 
 bench: $(READY) ## every benchmark beside its reference; results under benchmarks/results
-	@for file in benchmarks/*.py; do echo "==> $$file"; $(BIN)/python $$file; done
+	@for file in $(filter-out benchmarks/measure.py,$(wildcard benchmarks/*.py)); do echo "==> $$file"; $(BIN)/python $$file; done
 
 docs: $(READY) ## JSON Schemas and the command reference, written from the code
 	@$(BIN)/python -P -m governance.reference docs

@@ -49,7 +49,7 @@ class Demo:
             print(f"\n   {bold('$ hallmark ' + (shown or ' '.join(args)))}", flush=True)
         done = subprocess.run(
             [*HALLMARK, *args, "--workspace", str(self.root)], stdout=subprocess.PIPE, text=True, check=False,
-            stderr=subprocess.PIPE if quiet or 0 not in expect else None,
+            stderr=subprocess.PIPE if quiet or (0 not in expect and args[0] != "pipeline") else None,
         )  # fmt: skip
         if not quiet:
             print("".join(f"   {line}\n" for line in (done.stdout + (done.stderr or "")).splitlines()), end="")
