@@ -31,14 +31,14 @@ $(READY): locks/$(LOCK).txt locks/torch-cpu.txt
 	test -x $(BIN)/python || { echo "==> making $(VENV) with $$($(PYTHON) -V)"; $(PYTHON) -m venv $(VENV); }
 	if [ "$(LOCK)" = cpu ]; then
 	  echo "==> torch, CPU build (200 MB)"
-	  $(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r locks/torch-cpu.txt || {
+	  $(BIN)/pip install -qq --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r locks/torch-cpu.txt || {
 	    echo "pip found no CPU build of torch. Either put the wheel where pip's find-links points,"
 	    echo "or name PyTorch's CPU wheel index: make TORCH_INDEX=<address> $(MAKECMDGOALS)"; exit 2; }
 	fi
 	echo "==> $$(grep -c '^[a-z].*==' locks/$(LOCK).txt) locked packages, each checked by hash (about 3 minutes)"
-	$(BIN)/pip install --quiet --no-deps --require-hashes -r locks/$(LOCK).txt
+	$(BIN)/pip install -qq --no-deps --require-hashes -r locks/$(LOCK).txt
 	echo "==> hallmark itself"
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	$(BIN)/pip install -qq --no-deps --no-build-isolation --no-index -e .
 	touch $@
 
 demo: $(READY) ## train, refuse, certify, promote, serve: the main job on this machine's own Python library
