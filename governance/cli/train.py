@@ -42,5 +42,16 @@ def run(session: Session, recipe: Path, resume: bool, dry_run: bool) -> None:
             f"run      {ran.id[7:19]}  {ran.body['method']}, {ran.body['steps']} steps, {ran.body['tokens']} tokens",
             f"version  {version.name}:{version.number}  {version.id[7:19]}  {version.body['parameters']:,} parameters",
             f"  {figures}",
+            *_mask(ran.body["environment"].get("loss_mask", [])),
         ],
     )
+
+
+def _mask(rows: list[dict[str, str]]) -> list[str]:
+    """Return lines that show, for a sample row, where the loss falls: the trained span in brackets."""
+    lines = []
+    for row in rows[:1]:
+        before, _, after = row["row"].partition(row["trained"])
+        shown = f"{before}>>>{row['trained']}<<<{after}".replace("\n", "\\n")
+        lines = ["  the loss falls on what stands between >>> and <<<, for example", f"    {shown}"]
+    return lines
