@@ -60,8 +60,8 @@ def test_the_good_candidate_is_certified_and_promoted(demo):
     ws = Workspace.open(demo.root)
     version = ws.resolve("good", "version")
     assert ws.release("prod").version == version.id
-    history = ws.store.query("SELECT version FROM alias_history ORDER BY seq")
-    assert [row["version"] for row in history] == [ws.resolve("base", "version").id, version.id]
+    history = ws.store.query("SELECT version FROM alias_history WHERE alias = 'prod' ORDER BY seq")
+    assert [row["version"] for row in history[:2]] == [ws.resolve("base", "version").id, version.id]
     denied = ws.store.query("SELECT actor, subject FROM event WHERE kind = 'access.denied'")
     assert {row["actor"] for row in denied} == {"trainer"}
 
