@@ -25,7 +25,7 @@ help: ## this list
 
 setup: $(READY) ## make .venv from the lock (LOCK=cpu or LOCK=gpu)
 
-$(READY): locks/$(LOCK).txt locks/torch-cpu.txt
+$(READY): locks/$(LOCK).txt locks/torch-cpu.txt locks/duckdb-1.5.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
 	  echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || { echo "==> making $(VENV) with $$($(PYTHON) -V)"; $(PYTHON) -m venv $(VENV); }
@@ -37,6 +37,8 @@ $(READY): locks/$(LOCK).txt locks/torch-cpu.txt
 	fi
 	echo "==> $$(grep -c '^[a-z].*==' locks/$(LOCK).txt) locked packages, each checked by hash (about 3 minutes)"
 	$(BIN)/pip install -qq --no-deps --require-hashes -r locks/$(LOCK).txt
+	echo "==> duckdb 1.5, beside the environment: the tests read our storage with it"
+	$(BIN)/pip install -qq --no-deps --require-hashes --upgrade --target $(VENV)/duckdb-1.5 -r locks/duckdb-1.5.txt
 	echo "==> hallmark itself"
 	$(BIN)/pip install -qq --no-deps --no-build-isolation --no-index -e .
 	touch $@

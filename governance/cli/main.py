@@ -23,14 +23,14 @@ COMMANDS = {
     "promote": ("governance.cli.release:promote", "Certify a candidate and point an alias at it."),
     "rollback": ("governance.cli.release:rollback", "Point an alias back at a verified release."),
     "revoke": ("governance.cli.release:revoke", "Revoke a certificate."),
-    "verify": ("governance.cli.release:verify", "Check a release, version, dataset or the log."),
+    "verify": ("governance.cli.verify:verify", "Check a release, version, dataset or the log."),
     "serve": ("governance.cli.serve:serve", "Run the policy-enforced endpoint."),
     "policy": ("governance.cli.policy:policy", "Check, test, try and activate inference policies."),
     "drift": ("governance.cli.drift:drift", "Compare windows of the decision log."),
     "report": ("governance.cli.report:report", "Dossier of a version; CI renderings of a decision."),
     "lineage": ("governance.cli.lineage:lineage", "What a version was made from; what changed."),
     "log": ("governance.cli.log:log", "Show and verify the journal."),
-    "store": ("governance.cli.log:store", "The projection: rebuild, figures."),
+    "store": ("governance.cli.store:store", "The projection: rebuild, figures."),
     "pipeline": ("governance.cli.pipeline:pipeline", "Data, train, evaluate, gate, promote in one walk."),
 }
 

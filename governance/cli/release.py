@@ -1,4 +1,4 @@
-"""`hallmark approve`, `promote`, `rollback`, `revoke`, `verify`."""
+"""`hallmark approve`, `promote`, `rollback`, `revoke`."""
 
 from __future__ import annotations
 
@@ -72,21 +72,6 @@ def revoke(session: Session, certificate: str, reason: str) -> None:
 
     asset = promotion.revoke(session.ws, certificate, reason=reason, actor=session.as_name)
     session.emit(asset, f"revoked certificate {asset.id[7:19]}")
-
-
-@click.command()
-@click.argument("target")
-@command
-def verify(session: Session, target: str) -> None:
-    """Verify an alias, a version, a dataset, a certificate or `log`: every byte, signature and link of it.
-
-    Example: hallmark verify prod
-    """
-    from governance.verification import verify as check
-
-    found = check(session.ws, target)
-    session.emit(found, found.lines())
-    session.exit(found.exit_code)
 
 
 def _tell(session: Session, done: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,10 @@ def listening() -> Callable[[int], list[str]]:
     """Return a function giving `address:port`, in hexadecimal, of the TCP sockets on which a process listens."""
 
     def found(pid: int) -> list[str]:
-        opened = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+        opened = set()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                opened.add(str(link.readlink()))
         tables = [Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
         rows = [line.split() for table in tables for line in table]
         return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in opened]
