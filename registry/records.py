@@ -7,7 +7,7 @@ Digests are written `sha256:<hex>` or `blake3:<hex>`; times are UTC, ISO 8601, s
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar
 
 import rfc8785
@@ -29,14 +29,23 @@ def sha256(data: bytes) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a record (or anything built of records, dicts, tuples) as plain JSON data."""
+    """Return a record (or anything built of records, dicts, tuples) as plain JSON data.
+
+    A field that was added to a record later (`metadata={"later": True}`) is left out while it stands at its default.
+    """
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        known = {f.name: getattr(value, f.name) for f in fields(value) if not _unsaid(f, getattr(value, f.name))}
+        return {name: plain(item) for name, item in known.items()}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _unsaid(item: Field[Any], value: Any) -> bool:
+    """Say whether a field that came later stands at its default: left out, records from before keep their id."""
+    return bool(item.metadata.get("later")) and value == item.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,32 @@ class Dataset(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Tokenizer(Record):
+    """A trained tokenizer. `manifest` addresses its files, template included; `digest` is that of `tokenizer.json`.
+
+    `datasets` are those whose training splits it learned from; none where it came with an imported model.
+    """
+
+    KIND: ClassVar[str] = "tokenizer"
+    name: str
+    manifest: str
+    vocab_size: int
+    digest: str
+    datasets: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Record):
+    """What a run was told to do: every field of the recipe as plain data in `body`, and the digest of all of them."""
+
+    KIND: ClassVar[str] = "recipe"
+    name: str
+    method: str
+    digest: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Run(Record):
     """One execution of a recipe. `state_digest` is the hash of the final weights, `environment` what reproduces it."""
 
@@ -146,11 +181,29 @@ class ModelVersion(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter(Record):
+    """A PEFT folder that changes one base version and no other. `base` is that version's id.
+
+    `manifest` addresses the folder, `weights` maps its weight files to SHA-256, `method` is PEFT's name of the kind of
+    adapter (`LORA`), `rank` its rank (0 where the method has none).
+    """
+
+    KIND: ClassVar[str] = "adapter"
+    name: str
+    base: str
+    manifest: str
+    method: str
+    rank: int
+    weights: dict[str, str]
+    run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate(Record):
     """The complete configuration that would serve; what is evaluated, gated, certified and served.
 
     `weights` is the manifest id of the model folder, `tokenizer` and `template` digests of those parts inside it (or of
-    the override), `bundle` the manifest id of the inference policy.
+    the override), `bundle` the manifest id of the inference policy, `adapter` that of the adapter's folder, or `none`.
     """
 
     KIND: ClassVar[str] = "candidate"
@@ -164,6 +217,7 @@ class Candidate(Record):
     engine_version: str
     quantisation: str
     bundle: str
+    adapter: str = field(default="none", metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)
