@@ -30,6 +30,16 @@ ROLE_OF = {
     "manage-keys": "operator",
     "change-policy": "policy-author",
     "check-drift": "auditor",
+    "checkpoint": "operator",
+    "withdraw-data": "operator",
+    "place-hold": "auditor",
+    "lift-hold": "operator",
+    "collect": "operator",
+    "import": "trainer",
+    "export": "auditor",
+    "change-platform": "operator",
+    "sign-weights": "operator",
+    "manage-risks": "auditor",
 }
 """The role a verb is meant for: decides which key acts when the caller names none."""
 

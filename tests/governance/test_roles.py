@@ -8,15 +8,16 @@ from registry.errors import Refused, SpecError, Tampered, UnknownName
 from registry.identity import ROLES
 
 MAY = {
-    "trainer": {"read", "build-data", "train", "create-candidate"},
-    "agent": {"read", "build-data", "train", "create-candidate"},
-    "evaluator": {"read", "evaluate", "decide", "create-candidate", "check-drift"},
-    "approver": {"read", "approve"},
-    "operator": {"read", "promote", "rollback", "revoke", "serve", "manage-keys", "create-candidate", "check-drift",
-                 "change-policy"},
-    "policy-author": {"read", "change-policy"},
-    "auditor": {"read", "check-drift"},
-    "viewer": {"read"},
+    "trainer": {"read", "export", "build-data", "train", "create-candidate", "import"},
+    "agent": {"read", "export", "build-data", "train", "create-candidate"},
+    "evaluator": {"read", "export", "evaluate", "decide", "create-candidate", "check-drift"},
+    "approver": {"read", "export", "approve"},
+    "operator": {"read", "export", "promote", "rollback", "revoke", "serve", "manage-keys", "create-candidate",
+                 "check-drift", "change-policy", "checkpoint", "withdraw-data", "place-hold", "lift-hold", "collect",
+                 "change-platform", "sign-weights", "manage-risks"},
+    "policy-author": {"read", "export", "change-policy"},
+    "auditor": {"read", "export", "check-drift", "checkpoint", "place-hold", "manage-risks"},
+    "viewer": {"read", "export"},
 }  # fmt: skip
 
 
