@@ -79,10 +79,10 @@ class KeySigner:
 class ExternalSigner:
     """A signer that is another program: a smart card's tool, a cloud key's client, a script around openssl.
 
-    `COMMAND public` prints the public key as PEM. `COMMAND sign` reads the exact bytes on stdin and prints the base64 of
-    their signature: 64 raw bytes for Ed25519, DER over SHA-256 for P-256. Another exit code than 0 refuses, and what the
-    program wrote on stderr is shown. It runs in the workspace's folder, without a shell, for `deadline` seconds at most.
-    `public` is the registered key; without it the program is asked, and its answer is believed.
+    `COMMAND public` prints the public key as PEM. `COMMAND sign` reads the exact bytes on stdin and prints the base64
+    of their signature: 64 raw bytes for Ed25519, DER over SHA-256 for P-256. Another exit code than 0 refuses, and what
+    the program wrote on stderr is shown. It runs in the workspace's folder, without a shell, for `deadline` seconds at
+    most. `public` is the registered key; without it the program is asked, and its answer is believed.
     """
 
     def __init__(
