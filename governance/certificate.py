@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from governance.approvals import Approval
-from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, trusted_now, verify_certificate
+from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, verify_certificate
+from registry.clock import trusted_now
 from registry.errors import HallmarkError, Refused
 from registry.identity import sign_envelope
 from registry.records import Asset, Candidate, Certificate, EvalRun, canonical, plain

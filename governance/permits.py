@@ -6,7 +6,8 @@ import secrets
 from datetime import timedelta
 
 from governance import roles
-from registry.attestation import PERMIT_TYPE, trusted_now
+from registry.attestation import PERMIT_TYPE
+from registry.clock import trusted_now
 from registry.identity import sign_envelope
 from registry.records import canonical
 from registry.workspace import Workspace

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
 from governance import approvals, certificate, roles
-from registry.attestation import trusted_now, verify_certificate
+from governance.anchoring import anchor
+from registry import aliases
+from registry.aliases import Head, settle
+from registry.attestation import verify_certificate
+from registry.clock import trusted_now
 from registry.errors import NotFound, NotYet, Refused, Tampered
-from registry.records import Asset, Release, plain
+from registry.records import Asset, Release
 from registry.workspace import Workspace
+
+__all__ = ["Promoted", "check_bytes", "promote", "revoke", "rollback", "settle", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,30 @@ def promote(
     *,
     actor: str | None = None,
     reason: str = "promoted",
+    expect: str | None = None,
     passphrase: bytes | None = None,
 ) -> Promoted:
-    """Certify a candidate and point an alias at it.
+    """Certify a candidate and point an alias at it, if the alias still points where it did when this began.
+
+    Args:
+        ws: the workspace.
+        candidate: what the gate passed and an approver approved.
+        alias: the name that endpoints serve.
+        actor: an operator.
+        reason: kept in the alias's history.
+        expect: certificate that the alias must point at now, or `none`; default whatever it points at.
+        passphrase: opens the operator's key.
 
     Raises:
-        Refused: the actor may not promote, or the gate's verdict on this candidate is FAIL or INVALID.
+        Refused: the actor may not promote, the gate's verdict on this candidate is FAIL or INVALID, or someone else
+            moved the alias meanwhile. Then nothing was changed, and no certificate issued.
         NotYet: no decision, an INCONCLUSIVE one, or approvals missing.
         Tampered: the stored weights or policy are not the bytes that were judged.
     """
     principal = roles.require(ws, "promote", candidate.id, actor)
+    ws.pointer(alias)
+    settle(ws)
+    seen = _expected(ws, alias, expect)
     decision = approvals.newest_decision(ws, candidate.id)
     verdict = decision.body["verdict"]
     if verdict != "PASS":
@@ -52,13 +70,20 @@ def promote(
             f"{len(given)} of {quorum} approvals",
             hint=f"an approver runs `hallmark approve {candidate.id[7:19]} --reason ...`",
         )
-    _check_bytes(ws, candidate)
-    issued = certificate.issue(ws, candidate, decision, given, actor=principal.name, passphrase=passphrase)
-    return _move(ws, alias, issued, actor=principal.name, reason=reason)
+    check_bytes(ws, candidate)
+    with ws.store.lock():
+        now = aliases.head(ws, alias)
+        if now is None or now.release.candidate != candidate.id:  # two promotions of one candidate agree
+            aliases.check_unmoved(alias, now, _id(seen))
+        issued = certificate.issue(ws, candidate, decision, given, actor=principal.name, passphrase=passphrase)
+        done = _move(ws, alias, issued, _id(now), actor=principal.name, reason=reason)
+    if done.moved:
+        anchor(ws, principal.name)
+    return done
 
 
 def rollback(ws: Workspace, alias: str, *, to: str | None = None, actor: str | None = None, reason: str) -> Promoted:
-    """Point an alias back at an earlier certificate, verified again first.
+    """Point an alias back at an earlier certificate, verified again first, its bytes included.
 
     Args:
         ws: the workspace.
@@ -69,22 +94,19 @@ def rollback(ws: Workspace, alias: str, *, to: str | None = None, actor: str | N
 
     Raises:
         NotFound: there is nothing to go back to.
-        Refused, Tampered: the target's certificate or bytes do not hold.
+        Refused: the target's certificate does not hold, or someone else moved the alias meanwhile.
+        Tampered: the target's bytes are not those that were certified.
     """
     principal = roles.require(ws, "rollback", alias, actor)
-    rows = ws.store.query("SELECT * FROM alias_history WHERE alias = ? ORDER BY seq DESC", [alias])
-    if not rows:
-        raise NotFound(f"alias `{alias}` was never promoted", hint="promote a version to it first")
-    wanted = ws.resolve(to, "version").id if to else None
-    earlier = [
-        row for row in rows
-        if (row["version"] == wanted if wanted else row["certificate"] != rows[0]["certificate"])
-    ]  # fmt: skip
-    if not earlier:
-        raise NotFound(f"alias `{alias}` has no earlier release to go back to", hint="`hallmark lineage` shows history")
-    target = ws.resolve(earlier[0]["certificate"], "certificate")
-    _check_bytes(ws, ws.resolve(target.body["candidate"], "candidate"))
-    return _move(ws, alias, target, actor=principal.name, reason=reason)
+    settle(ws)
+    seen = aliases.head(ws, alias)
+    target = target_of(ws, alias, to)
+    check_bytes(ws, ws.resolve(target.body["candidate"], "candidate"))
+    with ws.store.lock():
+        done = _move(ws, alias, target, _id(seen), actor=principal.name, reason=reason)
+    if done.moved:
+        anchor(ws, principal.name)
+    return done
 
 
 def revoke(ws: Workspace, ref: str, *, reason: str, actor: str | None = None) -> Asset:
@@ -94,55 +116,62 @@ def revoke(ws: Workspace, ref: str, *, reason: str, actor: str | None = None) ->
     if not reason.strip():
         raise Refused("a revocation needs a reason", hint="give one with `--reason`")
     ws.record("certificate.revoked", target.id, {"reason": reason}, actor=principal.name)
+    anchor(ws, principal.name)
     return target
 
 
-def settle(ws: Workspace) -> list[str]:
-    """Rewrite pointer files that a crash left behind the journal; return the aliases that were mended.
+def target_of(ws: Workspace, alias: str, to: str | None = None) -> Asset:
+    """Return the certificate a rollback goes to: the newest of another release, or of the version `to`.
 
-    Only a missing pointer, or one the journal recorded earlier, is mended: any other content is left to be refused.
+    Raises NotFound when there is none.
     """
-    mended = []
-    with ws.store.lock():
-        rows = ws.store.query(
-            "SELECT subject, arg_max(body, seq) AS body, list(json_extract_string(body, '$.release')) AS releases"
-            " FROM event WHERE kind = 'alias.moved' GROUP BY subject"
+    rows = ws.store.query("SELECT version, certificate FROM alias_history WHERE alias = ? ORDER BY seq DESC", [alias])
+    if not rows:
+        raise NotFound(f"alias `{alias}` was never promoted", hint="promote a version to it first")
+    wanted = ws.resolve(to, "version").id if to else None
+    earlier = [
+        row for row in rows
+        if (row["version"] == wanted if wanted else row["certificate"] != rows[0]["certificate"])
+    ]  # fmt: skip
+    if not earlier:
+        raise NotFound(
+            f"alias `{alias}` has no earlier release to go back to", hint=f"see `hallmark release history {alias}`"
         )
-        for row in rows:
-            body = orjson.loads(row["body"])
-            try:
-                current = ws.release(row["subject"]).id
-            except Tampered:
-                continue
-            except NotFound:
-                current = ""
-            if current != body["release"] and (not current or current in row["releases"]):
-                ws.point(Release(**body["pointer"]))
-                mended.append(row["subject"])
-    return mended
+    return ws.resolve(earlier[0]["certificate"], "certificate")
 
 
-def _check_bytes(ws: Workspace, candidate: Asset) -> None:
-    for part in ("weights", "bundle"):
-        problems = ws.artifacts.verify(candidate.body[part])
+def check_bytes(ws: Workspace, candidate: Asset) -> None:
+    """Raise Tampered, naming the file, unless every stored byte of a candidate is as its manifests say."""
+    for part in ("weights", "bundle", "adapter"):
+        manifest = candidate.body.get(part, "none")
+        problems = [] if manifest == "none" else ws.artifacts.verify(manifest)
         if problems:
             raise Tampered(f"{part}: {problems[0]}", hint="restore the file from a copy, or promote another version")
 
 
-def _move(ws: Workspace, alias: str, target: Asset, *, actor: str, reason: str) -> Promoted:
-    with ws.store.lock():
-        settle(ws)
-        found, _, candidate = verify_certificate(ws, target.id)
-        rows = ws.store.query(
-            "SELECT certificate FROM alias_history WHERE alias = ? ORDER BY seq DESC LIMIT 1", [alias]
-        )
-        if rows and rows[0]["certificate"] == found.id:
-            return Promoted(ws.release(alias), target, moved=False)
-        moved = trusted_now(ws).isoformat(timespec="microseconds")
-        release = Release(alias, found.id, candidate.id, candidate.version, moved, reason)
-        ws.pointer(alias)  # judges the name before the journal says that it moved
-        body = {"certificate": found.id, "candidate": candidate.id, "version": candidate.version, "reason": reason,
-                "release": release.id, "pointer": plain(release)}  # fmt: skip
-        ws.record("alias.moved", alias, body, actor=actor)
-        ws.point(release)
-        return Promoted(release, target, moved=True)
+def _expected(ws: Workspace, alias: str, expect: str | None) -> Head | None:
+    """Return where an alias points now. Raises Refused when that is not the certificate `expect` (or `none`)."""
+    seen = aliases.head(ws, alias)
+    if expect == "none":
+        aliases.check_unmoved(alias, seen, "")
+    elif expect is not None:
+        wanted = ws.resolve(expect, "certificate").id
+        if seen is None or seen.release.certificate != wanted:
+            aliases.check_unmoved(alias, seen, wanted)
+    return seen
+
+
+def _id(head: Head | None) -> str:
+    return head.id if head else ""
+
+
+def _move(ws: Workspace, alias: str, target: Asset, expected: str, *, actor: str, reason: str) -> Promoted:
+    """Verify a certificate and point an alias at it, under the store's lock."""
+    found, _, candidate = verify_certificate(ws, target.id)
+    now = aliases.head(ws, alias)
+    if now is not None and now.release.certificate == found.id:
+        return Promoted(now.release, target, moved=False)
+    moved = trusted_now(ws).isoformat(timespec="microseconds")
+    release = Release(alias, found.id, candidate.id, candidate.version, moved, reason)
+    aliases.move(ws, release, expected, actor)
+    return Promoted(release, target, moved=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 
+from registry.clock import trusted_now
 from registry.errors import NotFound, Refused, Tampered
 from registry.identity import Principal, open_envelope
 from registry.records import Candidate, Certificate, Release, digest_of, plain
@@ -39,13 +40,6 @@ class VerifiedPermit:
     suite: str
     evaluator: str
     expires: str
-
-
-def trusted_now(ws: Workspace) -> datetime:
-    """Return the later of the clock and the newest event: setting the clock back revives nothing."""
-    newest = ws.store.query("SELECT max(ts) AS ts FROM event")[0]["ts"]
-    now = datetime.now(UTC)
-    return max(now, datetime.fromisoformat(newest)) if newest else now
 
 
 def verify_release(ws: Workspace, alias: str) -> VerifiedRelease:
