@@ -22,6 +22,7 @@ DEFAULTS: dict[str, str] = {
     "approvals": "1",
     "certificate_days": "90",
     "principal": "",
+    "checkpoint_publish": "",
 }
 """Every setting with its default.
 
@@ -40,6 +41,8 @@ class Settings:
     sources: Mapping[str, str]
     principals: Mapping[str, str] = field(default_factory=dict)
     """Role name to the principal that acts in that role, from `[principals]` of hallmark.toml."""
+    signers: Mapping[str, str] = field(default_factory=dict)
+    """Principal to the command that signs for it, from `[signers]` of hallmark.toml (`registry.signers`)."""
 
     def __getitem__(self, name: str) -> str:
         """Return a setting's value; raises UnknownName."""
@@ -78,7 +81,8 @@ def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"not valid TOML: {error}", file=str(path), hint="mend the line it names") from None
     workspace_id = document.pop("workspace", None)
-    principals = document.pop("principals", {})
+    principals = _table(document, "principals", path)
+    signers = _table(document, "signers", path)
     if not isinstance(workspace_id, str):
         raise SpecError("required field is missing", file=str(path), field="workspace", hint="restore the file")
     for name in document:
@@ -94,4 +98,12 @@ def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
         ):  # fmt: skip
             if found is not None:
                 values[name], sources[name] = str(found), source
-    return Settings(root, workspace_id, values, sources, {str(k): str(v) for k, v in principals.items()})
+    return Settings(root, workspace_id, values, sources, principals, signers)
+
+
+def _table(document: dict[str, Any], name: str, path: Path) -> dict[str, str]:
+    """Take a table of texts out of the document. Raises SpecError."""
+    table = document.pop(name, {})
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise SpecError('expected a table of `name = "text"`', file=str(path), field=name, hint="mend its lines")
+    return table

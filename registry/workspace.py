@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 
 import orjson
 
+from registry import principals
 from registry import settings as settings_file
 from registry.artifacts import Artifacts, replace_file
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
-from registry.identity import Keys, Principal, keyid_of, open_envelope, public_hex, sign_envelope
+from registry.identity import Keys, Principal, keyid_of, public_hex
 from registry.journal import Journal
-from registry.records import Asset, Event, Record, Release, canonical, plain
+from registry.records import Asset, Event, Record, Release, plain
 from registry.settings import Settings
 from registry.store import Store
 
 R = TypeVar("R", bound=Record)
-PRINCIPAL_TYPE = "application/vnd.hallmark.principal+json"
 TOML = """\
 # Where this workspace keeps things. Settings say where; specs say what.
 workspace = "{workspace}"  # SHA-256 of the root operator's public key: what all trust here starts from
@@ -34,7 +34,7 @@ class Workspace:
 
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root, self.settings = root, settings
-        self.keys = Keys(root / "keys")
+        self.keys = Keys(root / "keys", settings.signers)
         self.artifacts = Artifacts(root / "objects")
         self.journal = Journal(root / "journal", settings.workspace_id)
         self.store = Store(root / "store", self.journal, self.artifacts, settings.number("lock_wait_s"))
@@ -154,52 +154,18 @@ class Workspace:
         self, name: str, role: str, public: str, *, signer: str, passphrase: bytes | None = None
     ) -> Principal:
         """Register a key holder in a role, vouched for by an operator's signature."""
-        if any(known.name == name for known in self.principals().values()):
-            raise Refused(f"a principal named `{name}` exists", hint="choose another name")
-        claim = {"name": name, "role": role, "public": public, "workspace": self.settings.workspace_id}
-        envelope = sign_envelope(PRINCIPAL_TYPE, canonical(claim), self.keys.load(signer, passphrase))
-        principal = Principal(name, role, keyid_of(public), public)
-        body = {"role": role, "keyid": principal.keyid, "public": public, "envelope": envelope}
-        self.record("principal.created", name, body, actor=signer)
-        return principal
+        return principals.add(self, name, role, public, signer=signer, passphrase=passphrase)
 
     def principals(self) -> dict[str, Principal]:
         """Return principals by key id, each vouched for by a chain of operators' signatures from the root key.
 
-        Raises Refused when an entry of the journal claims a principal that no operator vouched for.
+        Raises Refused or Tampered when an entry of the journal claims a principal that no operator vouched for.
         """
-        rows = self.store.query(
-            "SELECT kind, subject, body FROM event"
-            " WHERE kind IN ('principal.created', 'principal.revoked') ORDER BY seq"
-        )
-        found: dict[str, Principal] = {}
-        for row in rows:
-            body = orjson.loads(row["body"])
-            if row["kind"] == "principal.revoked":
-                old = found[body["keyid"]]
-                found[body["keyid"]] = Principal(old.name, old.role, old.keyid, old.public, revoked=True)
-                continue
-            signers = {p.keyid: p.public for p in found.values() if p.role == "operator" and not p.revoked}
-            if body["keyid"] == self.settings.workspace_id == keyid_of(body["public"]):
-                signers[body["keyid"]] = body["public"]
-            payload, _ = open_envelope(body["envelope"], PRINCIPAL_TYPE, signers)
-            claim = orjson.loads(payload)
-            if claim != {"name": row["subject"], "role": body["role"], "public": body["public"],
-                         "workspace": self.settings.workspace_id}:  # fmt: skip
-                raise Refused(
-                    f"principal `{row['subject']}` differs from what its operator signed", hint="see `log verify`"
-                )
-            found[body["keyid"]] = Principal(row["subject"], body["role"], body["keyid"], body["public"])
-        return found
+        return principals.principals(self)
 
     def principal(self, name: str) -> Principal:
         """Return a principal by name. Raises UnknownName, or Refused when its key was revoked."""
-        by_name = {p.name: p for p in self.principals().values()}
-        if name not in by_name:
-            raise UnknownName("principal", name, by_name, hint=f"run `hallmark key create {name} --role ROLE`")
-        if by_name[name].revoked:
-            raise Refused(f"the key of `{name}` was revoked", hint="act as another principal with `--as`")
-        return by_name[name]
+        return principals.principal(self, name)
 
     def callers(self) -> list[dict[str, Any]]:
         """Return the endpoint's callers: name, groups, attributes, key_id and key_hash; revoked ones are left out."""

@@ -3,10 +3,12 @@
 import orjson
 import pytest
 
+from registry import principals
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
 from registry.identity import public_hex, sign_envelope
+from registry.principals import PRINCIPAL_TYPE
 from registry.records import ModelVersion, canonical
-from registry.workspace import PRINCIPAL_TYPE, Workspace
+from registry.workspace import Workspace
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_a_role_other_than_the_signed_one_is_refused(ws):
 
 def test_a_revoked_key_no_longer_acts(ws):
     ws.add_principal("dana", "trainer", public_hex(ws.keys.create("dana")), signer="operator")
-    ws.record("principal.revoked", "dana", {"keyid": ws.principal("dana").keyid, "reason": "left"}, actor="operator")
+    principals.revoke(ws, "dana", reason="left", signer="operator")
     with pytest.raises(Refused, match="was revoked"):
         ws.principal("dana")
 
