@@ -1,10 +1,13 @@
 """Content-addressed bytes: blobs keyed by BLAKE3, folders by a manifest whose SHA-256 is what certificates bind.
 
-Adding is temporary file, hash, fsync, link: a crash leaves a stray temporary file, never a half-written object.
+Adding is a private copy, hashed after it was copied, synced and then given its name: a crash leaves a stray temporary
+file, never a half-written object. A manifest carries both digests of every file and its own name is the SHA-256 of its
+text, so checking BLAKE3 alone checks what the manifest says.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mimetypes
@@ -12,14 +15,33 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blake3 import blake3
 
-from registry.errors import NotFound, SpecError, Tampered
+from registry.errors import HallmarkError, NotFound, Refused, SpecError, Tampered
+from registry.files import (
+    CHUNK,
+    PLAIN,
+    copy,
+    copy_in,
+    digest,
+    is_whole,
+    open_plain,
+    plain_files,
+    remove_tree,
+    replace_file,
+    sync_file,
+    sync_folder,
+    write_new,
+)
+from registry.inflight import InFlight
+from registry.manifests import cores, difference, each, hex_of, parse
 from registry.records import Manifest, ManifestEntry, canonical, plain
 
-CHUNK = 1 << 20
+__all__ = ["CHUNK", "Artifacts", "remove_tree", "replace_file", "sync_folder"]
 
 
 class Artifacts:
@@ -27,6 +49,7 @@ class Artifacts:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.inflight = InFlight(root / "tmp")
 
     def create(self) -> None:
         """Make the folders."""
@@ -35,210 +58,260 @@ class Artifacts:
 
     def path(self, digest: str) -> Path:
         """Return where the object with a `blake3:<hex>` digest lies, whether or not it is there."""
-        algorithm, _, name = digest.partition(":")
-        if algorithm != "blake3" or len(name) != 64 or not name.isalnum():
+        name = hex_of(digest, "blake3")
+        if name is None:
             raise NotFound(f"`{digest}` is not an object digest", hint="objects are named `blake3:<64 hex digits>`")
         return self.root / name[:2] / name[2:]
 
+    # ---- adding ------------------------------------------------------------------------------------------------
+
     def add_bytes(self, data: bytes, media_type: str = "application/octet-stream") -> str:
         """Store bytes; return their `blake3:<hex>` digest once they are on disk."""
-        name = blake3(data, max_threads=blake3.AUTO).hexdigest()
-        target = self.root / name[:2] / name[2:]
-        if not target.exists():
-            self._publish(target, iter([data]))
-        return f"blake3:{name}"
+        name = "blake3:" + blake3(data).hexdigest()
+        with self._storing(name) as temporary:
+            write_new(temporary, data)
+            self._keep(temporary, name)
+        sync_folder(self.path(name).parent)
+        return name
+
+    def add_file(self, path: Path, name: str) -> ManifestEntry:
+        """Store one file; return its manifest entry under the relative path `name`."""
+        with ThreadPoolExecutor(1) as pool:
+            entry = self._add(path, name, pool)
+        sync_folder(self.path(entry.blake3).parent)
+        return entry
+
+    def add_tree(self, folder: Path) -> Manifest:
+        """Store every file of a folder and its manifest; return the manifest once all of it is on disk.
+
+        Raises:
+            NotFound: there is no such folder.
+            SpecError: a link, a special file, a name no artifact may carry, or no file at all.
+            HallmarkError: the disk is full or read-only; nothing half-written is kept.
+        """
+        files = plain_files(folder)
+        if not files:
+            raise SpecError(f"`{folder}` holds no file", hint="an artifact has at least one file")
+        with ThreadPoolExecutor(cores()) as sums:
+            entries = each(files, lambda item: self._add(item[1], item[0], sums))
+        for place in sorted({self.path(entry.blake3).parent for entry in entries}):
+            sync_folder(place)
+        manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
+        target = self.manifest_path(manifest.id)
+        with self._storing(manifest.id) as temporary:
+            write_new(temporary, canonical(plain(manifest)))
+            self._link(temporary, target)
+        sync_folder(target.parent)
+        return manifest
+
+    def _add(self, path: Path, name: str, sums: ThreadPoolExecutor) -> ManifestEntry:
+        """Store one file; its SHA-256 is computed by `sums` while BLAKE3 and the sync to disk go on here."""
+        with self._storing(name) as temporary:
+            mode = copy_in(path, temporary)
+            descriptor = os.open(temporary, PLAIN)
+            standard: Future[tuple[str, int]] | None = None
+            try:
+                standard = sums.submit(digest, descriptor, "sha256")
+                fast, size = digest(descriptor)
+                self._keep(temporary, fast)
+                checked, again = standard.result()
+            finally:
+                if standard is not None and not standard.cancel():
+                    standard.exception()  # it reads the descriptor that is closed next
+                os.close(descriptor)
+        if again != size:
+            raise Tampered(f"`{name}` changed while it was stored", hint="nothing else may write in the store's `tmp`")
+        media = "application/vnd.safetensors" if name.endswith(".safetensors") else mimetypes.guess_type(name)[0]
+        return ManifestEntry(name, size, mode, fast, checked, media or "application/octet-stream")
+
+    def _keep(self, temporary: Path, name: str) -> None:
+        """Give a finished temporary file its place, or touch the same object where it is whole already."""
+        target = self.path(name)
+        if self._touch(target) and is_whole(target, name):
+            return
+        sync_file(temporary)
+        if not os.path.lexists(target):
+            self._link(temporary, target)
+            return
+        temporary.chmod(0o444)
+        with self.inflight.gate():  # a damaged object stood there, or another user's: these bytes take its place
+            temporary.replace(target)
+
+    def _touch(self, path: Path) -> bool:
+        """Make an object young, so that no collector takes it; False where it is not there or not ours to touch."""
+        with self.inflight.gate():
+            try:
+                os.utime(path, follow_symlinks=False)
+            except OSError:
+                return False
+        return True
+
+    def _link(self, temporary: Path, target: Path) -> None:
+        new = not target.parent.exists()
+        target.parent.mkdir(exist_ok=True)
+        temporary.chmod(0o444)
+        with self.inflight.gate():
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                os.utime(target, follow_symlinks=False)
+        if new:
+            sync_folder(target.parent.parent)
+
+    @contextmanager
+    def _storing(self, name: str) -> Iterator[Path]:
+        """Lend the path of a temporary file, gone afterwards; a disk that refuses is told in plain words."""
+        temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            self.inflight.begin()
+            yield temporary
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            cure = "free some space" if full else f"check who owns `{self.root}`, and that it may be written"
+            raise HallmarkError(
+                f"cannot store `{name}`: {(error.strerror or str(error)).lower()}",
+                hint=f"{cure}; nothing half-written was kept",
+            ) from error
+        finally:
+            with suppress(OSError):  # a store that may not be written holds no temporary file of ours
+                temporary.unlink(missing_ok=True)
+
+    # ---- reading -----------------------------------------------------------------------------------------------
 
     def read_bytes(self, digest: str) -> bytes:
         """Return the bytes of an object. Raises NotFound, or Tampered when they do not hash to their name."""
         path = self.path(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise NotFound(f"no object `{digest}`", hint="`hallmark verify` lists what is missing") from None
+        descriptor = open_plain(path, f"object `{digest}`")
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
         if "blake3:" + blake3(data, max_threads=blake3.AUTO).hexdigest() != digest:
             raise Tampered(f"object `{digest}` does not hash to its name", hint=f"restore `{path}` from a copy")
         return data
 
-    def add_file(self, path: Path, name: str) -> ManifestEntry:
-        """Store one file; return its manifest entry under the relative path `name`."""
-        temporary = self._temporary()
-        fast, standard, size = blake3(), hashlib.sha256(), 0
-        try:
-            with path.open("rb") as source, temporary.open("xb") as sink:
-                while chunk := source.read(CHUNK):
-                    fast.update(chunk)
-                    standard.update(chunk)
-                    sink.write(chunk)
-                    size += len(chunk)
-                sink.flush()
-                os.fsync(sink.fileno())
-            self._link(temporary, self.root / fast.hexdigest()[:2] / fast.hexdigest()[2:])
-        finally:
-            temporary.unlink(missing_ok=True)
-        media = "application/vnd.safetensors" if name.endswith(".safetensors") else mimetypes.guess_type(name)[0]
-        return ManifestEntry(
-            path=name,
-            size=size,
-            mode=0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644,
-            blake3="blake3:" + fast.hexdigest(),
-            sha256="sha256:" + standard.hexdigest(),
-            media_type=media or "application/octet-stream",
-        )
-
-    def add_tree(self, folder: Path) -> Manifest:
-        """Store every file of a folder and its manifest; return the manifest. Links and special files are refused."""
-        entries = [self.add_file(path, name) for name, path in _files(folder)]
-        if not entries:
-            raise SpecError(f"`{folder}` holds no file", hint="an artifact has at least one file")
-        manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
-        self._publish(self._manifest_path(manifest.id), iter([canonical(plain(manifest))]))
-        return manifest
-
     def manifest(self, manifest_id: str) -> Manifest:
-        """Return a stored manifest. Raises NotFound, or Tampered when it does not hash to its id."""
-        path = self._manifest_path(manifest_id)
+        """Return a stored manifest.
+
+        Raises:
+            NotFound: there is none.
+            Tampered: it does not hash to its id, or names paths that no folder may hold.
+        """
+        path = self.manifest_path(manifest_id)
         try:
-            data = path.read_bytes()
+            with os.fdopen(os.open(path, PLAIN), "rb") as file:
+                data = file.read()
         except FileNotFoundError:
             raise NotFound(f"no manifest `{manifest_id}`", hint="was it registered in this workspace?") from None
+        except OSError as error:
+            raise Tampered(f"manifest `{manifest_id}` cannot be read: {error.strerror}",
+                           hint=f"restore `{path}` from a copy") from None  # fmt: skip
         if "sha256:" + hashlib.sha256(data).hexdigest() != manifest_id:
             raise Tampered(f"manifest `{manifest_id}` does not hash to its id", hint=f"restore `{path}` from a copy")
-        return Manifest(tuple(ManifestEntry(**entry) for entry in json.loads(data)["entries"]))
+        return parse(manifest_id, data)
 
-    def verify(self, manifest_id: str) -> list[str]:
-        """Return one line per missing or altered file of a manifest; an empty list means every byte is as recorded."""
-        problems = []
-        for entry in self.manifest(manifest_id).entries:
+    def verify(self, manifest_id: str, *, thorough: bool = False) -> list[str]:
+        """Return one line per missing or altered file of a manifest; an empty list means every byte is as recorded.
+
+        An artifact that was withdrawn has one line, which says so.
+
+        Args:
+            manifest_id: which.
+            thorough: compute SHA-256 as well as BLAKE3. Either one proves the bytes: the manifest binds both.
+        """
+        if why := self.withdrawn(manifest_id):
+            return [f"withdrawn: {why}"]
+
+        def check(entry: ManifestEntry) -> str:
             try:
-                self._copy(entry, None)
-            except (Tampered, NotFound) as error:
-                problems.append(error.message)
-        return problems
+                descriptor = open_plain(self.path(entry.blake3), f"`{entry.path}`")
+            except (NotFound, Tampered) as error:
+                return error.message
+            try:
+                return difference(descriptor, entry, thorough=thorough)
+            finally:
+                os.close(descriptor)
+
+        return [line for line in each(self.manifest(manifest_id).entries, check) if line]
+
+    def verify_folder(self, manifest_id: str, folder: Path, *, thorough: bool = False) -> list[str]:
+        """Return one line per file of a checked-out folder that is missing, altered, extra, or of another mode."""
+        entries = {entry.path: entry for entry in self.manifest(manifest_id).entries}
+        found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        extra = [
+            name for name, path in found.items() if name not in entries and (path.is_symlink() or not path.is_dir())
+        ]
+        problems = [f"`{name}` is not in the manifest" for name in sorted(extra)]
+
+        def check(entry: ManifestEntry) -> str:
+            try:
+                descriptor = open_plain(folder / entry.path, f"`{entry.path}`")
+            except NotFound:
+                return f"`{entry.path}` is missing from the folder"
+            except Tampered as error:
+                return error.message
+            try:
+                if bool(os.fstat(descriptor).st_mode & stat.S_IXUSR) != bool(entry.mode & stat.S_IXUSR):
+                    return f"`{entry.path}` has another mode than the manifest records"
+                return difference(descriptor, entry, thorough=thorough)
+            finally:
+                os.close(descriptor)
+
+        return problems + [line for line in each(entries.values(), check) if line]
 
     def checkout(self, manifest_id: str, dest: Path) -> Path:
-        """Copy a manifest's files into the new folder `dest`, read-only, hashing every byte as it is copied.
+        """Copy a manifest's files into the new folder `dest`, read-only, hashing the copies that landed.
 
-        What is verified is what lands: a later change to the store cannot reach the copy.
+        What is verified is what is there: a later change to the store cannot reach the copy.
 
         Raises:
             Tampered: a file differs from the manifest; names it. Nothing is left at `dest`.
             NotFound: the manifest or an object is missing.
+            Refused: the artifact was withdrawn.
         """
         manifest = self.manifest(manifest_id)
+        if why := self.withdrawn(manifest_id):
+            raise Refused(f"artifact `{manifest_id[:19]}` was withdrawn: {why}", hint="use another version")
+        self._touch(self.manifest_path(manifest_id))
+        for entry in manifest.entries:
+            self._touch(self.path(entry.blake3))
         dest.mkdir(parents=True, mode=0o700)
         try:
             for entry in manifest.entries:
-                target = dest / entry.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._copy(entry, target)
-        except (Tampered, NotFound):
+                (dest / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            each(manifest.entries, lambda entry: self._copy_out(entry, dest / entry.path))
+        except BaseException:
             remove_tree(dest)
             raise
         return dest
 
-    def _copy(self, entry: ManifestEntry, target: Path | None) -> None:
-        """Hash one object with both digests, copying it to `target` unless that is None."""
-        fast, standard, size = blake3(), hashlib.sha256(), 0
-        source_path = self.path(entry.blake3)
+    def _copy_out(self, entry: ManifestEntry, target: Path) -> None:
+        source = open_plain(self.path(entry.blake3), f"`{entry.path}`")
         try:
-            source = source_path.open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"`{entry.path}` is missing from the store", hint=f"restore `{source_path}`") from None
-        with source:
-            sink = target.open("xb") if target else None
+            landed = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                while chunk := source.read(CHUNK):
-                    fast.update(chunk)
-                    standard.update(chunk)
-                    size += len(chunk)
-                    if sink:
-                        sink.write(chunk)
+                copy(source, landed)
+                os.fchmod(landed, entry.mode & 0o555)
+                if problem := difference(landed, entry):
+                    raise Tampered(
+                        problem,
+                        hint=f"restore `{self.path(entry.blake3)}` from a copy, or roll back to another release",
+                    )
             finally:
-                if sink:
-                    sink.close()
-        if (
-            size != entry.size
-            or f"blake3:{fast.hexdigest()}" != entry.blake3
-            or (f"sha256:{standard.hexdigest()}" != entry.sha256)
-        ):
-            raise Tampered(
-                f"`{entry.path}` was altered: its bytes do not match the manifest",
-                hint=f"restore `{source_path}` from a copy, or roll back to another release",
-            )
-        if target:
-            target.chmod(entry.mode & 0o555)
+                os.close(landed)
+        finally:
+            os.close(source)
 
-    def _manifest_path(self, manifest_id: str) -> Path:
-        algorithm, _, name = manifest_id.partition(":")
-        if algorithm != "sha256" or len(name) != 64 or not name.isalnum():
+    def withdrawn(self, manifest_id: str) -> str:
+        """Return why a manifest's bytes were withdrawn, empty when they were not: what the journal says, beside it."""
+        try:
+            return str(json.loads(self.manifest_path(manifest_id).with_suffix(".withdrawn").read_bytes())["reason"])
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return "its note cannot be read"
+
+    def manifest_path(self, manifest_id: str) -> Path:
+        """Return where a manifest lies, whether or not it is there. Raises NotFound for what is no manifest id."""
+        name = hex_of(manifest_id, "sha256")
+        if name is None:
             raise NotFound(f"`{manifest_id}` is not a manifest id", hint="manifests are named `sha256:<64 hex digits>`")
         return self.root / "manifests" / f"{name}.json"
-
-    def _temporary(self) -> Path:
-        return self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
-
-    def _publish(self, target: Path, chunks: Iterator[bytes]) -> None:
-        temporary = self._temporary()
-        try:
-            with temporary.open("xb") as sink:
-                for chunk in chunks:
-                    sink.write(chunk)
-                sink.flush()
-                os.fsync(sink.fileno())
-            self._link(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _link(self, temporary: Path, target: Path) -> None:
-        """Give a finished temporary file its name; an object already there wins."""
-        target.parent.mkdir(exist_ok=True)
-        temporary.chmod(0o444)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return
-        sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder with the read-only files and folders in it; a missing one is fine."""
-    if not folder.exists():
-        return
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
-    folder.rmdir()
-
-
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, and a crash loses neither."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as sink:
-        sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    if not folder.is_dir():
-        raise NotFound(f"no folder `{folder}`", hint="name the folder that holds the files")
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise SpecError(f"`{path}` is a link or special file", hint="an artifact holds plain files only")
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), path
