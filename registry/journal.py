@@ -32,8 +32,8 @@ SEAL_AT = 16 << 20
 """Bytes after which a segment takes no more records and its writer moves to a new one."""
 GENESIS = "0" * 64
 
-Draft = tuple[str, str, dict[str, Any], str]
-"""kind, subject, body, actor."""
+Draft = tuple[str, str, dict[str, Any], str] | tuple[str, str, dict[str, Any], str, dict[str, Any] | None]
+"""kind, subject, body, actor, and, where it is signed, the seal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,16 @@ class _Segment:
         last, position = self.last, self.count
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
         frames, events = [], []
-        for kind, subject, body, actor in records:
-            value = {"v": 1, "pos": position, "ts": moment, "actor": actor, "kind": kind, "subject": subject,
-                     "body": body, "prev": last}  # fmt: skip
+        for kind, subject, body, actor, *seal in records:
+            sig = seal[0] if seal else None
+            value = {"v": 2, "pos": position, "ts": moment, "actor": actor, "kind": kind, "subject": subject,
+                     "body": body, "prev": last} | ({"sig": sig} if sig else {})  # fmt: skip
             payload = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
             frames.append(HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
             last_before, last = last, hashlib.sha256(payload).hexdigest()
-            events.append(Event(self.path.stem, position, moment, actor, kind, subject, body, last_before, last))
+            events.append(
+                Event(self.path.stem, position, moment, actor, kind, subject, body, last_before, last, 2, sig)
+            )
             position += 1
         data = b"".join(frames)
         try:
@@ -207,7 +210,7 @@ def read_segment(path: Path, start: int = 0, *, prev: str | None = None, stop: i
         expected = hashlib.sha256(payload).hexdigest()
         offset += HEADER.size + length
         event = Event(path.stem, value["pos"], value["ts"], value["actor"], value["kind"], value["subject"],
-                      value["body"], value["prev"], expected)  # fmt: skip
+                      value["body"], value["prev"], expected, value["v"], value.get("sig"))  # fmt: skip
         yield Frame(event, start + offset)
 
 

@@ -20,7 +20,8 @@ def project(events: Iterable[tuple[int, Event]]) -> Rows:
     rows: Rows = defaultdict(list)
     for seq, event in events:
         rows["event"].append((seq, event.segment, event.pos, event.ts, event.actor, event.kind, event.subject,
-                              _json(event.body), event.prev, event.hash))  # fmt: skip
+                              _json(event.body), event.prev, event.hash, event.v,
+                              _json(event.sig) if event.sig else None))  # fmt: skip
         projector = PROJECTORS.get(event.kind)
         if projector:
             projector(rows, seq, event)

@@ -50,7 +50,7 @@ def _unsaid(item: Field[Any], value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the journal: what happened, who did it, and the hash of the line before it."""
+    """One line of the journal: what happened, who did it, and the hash of the line before it. `v` is the frame's."""
 
     segment: str
     pos: int
@@ -61,6 +61,9 @@ class Event:
     body: dict[str, Any]
     prev: str
     hash: str
+    v: int = 2
+    sig: dict[str, Any] | None = None
+    """The actor's seal (`registry/seals.py`), where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

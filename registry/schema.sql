@@ -1,6 +1,6 @@
 -- The projection of the journal. Append-only: no updates, no upserts, no secondary indexes.
 CREATE TABLE event (seq BIGINT, segment VARCHAR, pos BIGINT, ts VARCHAR, actor VARCHAR, kind VARCHAR, subject VARCHAR,
-                    body JSON, prev VARCHAR, hash VARCHAR);
+                    body JSON, prev VARCHAR, hash VARCHAR, v INTEGER, sig JSON);
 CREATE TABLE seg_offset (segment VARCHAR, upto BIGINT, hash VARCHAR, seq BIGINT);
 CREATE TABLE asset (id VARCHAR, kind VARCHAR, name VARCHAR, number INTEGER, owner VARCHAR, created VARCHAR, body JSON,
                     seq BIGINT);

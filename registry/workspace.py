@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from registry import principals
+from registry import principals, seals
 from registry import settings as settings_file
 from registry.artifacts import Artifacts, replace_file
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
@@ -70,8 +70,11 @@ class Workspace:
     # ---- events and assets -------------------------------------------------------------------------------------
 
     def record(self, kind: str, subject: str, body: dict[str, Any], *, actor: str) -> Event:
-        """Append one event; return it once it is durable."""
-        return self.journal.append([(kind, subject, body, actor)])[0]
+        """Append one event, sealed by the actor's key where it opens here; return it once it is durable.
+
+        Raises NotFound, SpecError or Refused when the kind counts only with a seal and the key cannot give one.
+        """
+        return self.journal.append([(kind, subject, body, actor, seals.seal(self, kind, subject, body, actor))])[0]
 
     def register(self, record: Record, *, actor: str, name: str = "", parents: Sequence[tuple[str, str]] = ()) -> Asset:
         """Make a record an asset; the same content is registered once and keeps its first owner and name."""
@@ -168,16 +171,17 @@ class Workspace:
         return principals.principal(self, name)
 
     def callers(self) -> list[dict[str, Any]]:
-        """Return the endpoint's callers: name, groups, attributes, key_id and key_hash; revoked ones are left out."""
-        rows = self.store.query(
-            "SELECT kind, subject, body FROM event WHERE kind IN ('caller.created', 'caller.revoked') ORDER BY seq"
-        )
+        """Return the endpoint's callers: name, groups, attributes, key_id and key_hash; revoked ones are left out.
+
+        Raises Tampered or Refused when an operator signed one of their events not, or not so.
+        """
+        events = [*seals.sealed(self, "caller.created"), *seals.sealed(self, "caller.revoked")]
         found: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            if row["kind"] == "caller.revoked":
-                found.pop(row["subject"], None)
+        for event in sorted(events, key=lambda event: event.seq):
+            if event.kind == "caller.revoked":
+                found.pop(event.subject, None)
             else:
-                found[row["subject"]] = {"name": row["subject"], **orjson.loads(row["body"])}
+                found[event.subject] = {"name": event.subject, **event.body}
         return list(found.values())
 
     # ---- aliases and scratch -----------------------------------------------------------------------------------
