@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from registry import principals
 from registry.errors import Refused, UnknownName
 from registry.workspace import Workspace
 
@@ -25,21 +26,19 @@ def create(ws: Workspace, name: str, groups: Sequence[str], *, rate: float | Non
     return token
 
 
-def revoke(ws: Workspace, name: str, *, reason: str, actor: str) -> str:
-    """Revoke a caller or a principal; return which it was (`caller`, `principal`).
+def revoke(ws: Workspace, name: str, *, reason: str, actor: str, passphrase: bytes | None = None) -> str:
+    """Revoke a caller or a principal; return which it was (`caller`, `principal`). The actor, an operator, signs it.
 
     Raises:
         UnknownName: there is neither.
-        Refused: it is the root operator, whose key all trust here starts from.
+        Refused: it is the root key, whose holder all trust here starts from, the last operator, or revoked already.
     """
     callers = {caller["name"] for caller in ws.callers()}
     if name in callers:
         ws.record("caller.revoked", name, {"reason": reason}, actor=actor)
         return "caller"
-    principals = {p.name: p for p in ws.principals().values() if not p.revoked}
-    if name not in principals:
-        raise UnknownName("key", name, callers | set(principals))
-    if principals[name].keyid == ws.settings.workspace_id:
-        raise Refused("the root operator's key cannot be revoked", hint="start a new workspace from a new root key")
-    ws.record("principal.revoked", name, {"reason": reason, "keyid": principals[name].keyid}, actor=actor)
+    known = {p.name for p in ws.principals().values()}
+    if name not in known:
+        raise UnknownName("key", name, callers | known)
+    principals.revoke(ws, name, reason=reason, signer=actor, passphrase=passphrase)
     return "principal"

@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-import orjson
-
+from governance import platform
+from governance.permissions import ROLE_OF, ask
+from governance.platform import FILE, platform_policies, shipped
+from registry import principals
 from registry.access import AccessDecision, CedarPolicies
-from registry.errors import Refused, SpecError, Tampered
+from registry.errors import Refused, SpecError
 from registry.identity import ROLES, Principal
-from registry.records import sha256
 
 if TYPE_CHECKING:
     from registry.workspace import Workspace
 
-ROLE_OF = {
-    "read": "auditor",
-    "build-data": "trainer",
-    "train": "trainer",
-    "create-candidate": "trainer",
-    "evaluate": "evaluator",
-    "decide": "evaluator",
-    "approve": "approver",
-    "promote": "operator",
-    "rollback": "operator",
-    "revoke": "operator",
-    "serve": "operator",
-    "manage-keys": "operator",
-    "change-policy": "policy-author",
-    "check-drift": "auditor",
-    "checkpoint": "operator",
-    "withdraw-data": "operator",
-    "place-hold": "auditor",
-    "lift-hold": "operator",
-    "collect": "operator",
-    "import": "trainer",
-    "export": "auditor",
-    "change-platform": "operator",
-    "sign-weights": "operator",
-    "manage-risks": "auditor",
-}
-"""The role a verb is meant for: decides which key acts when the caller names none."""
-
-FILE = "platform.cedar"
-
-
-def shipped(name: str) -> str:
-    """Return the text of a file that ships beside this module."""
-    return files("governance").joinpath(name).read_text(encoding="utf-8")
-
-
-def install(ws: Workspace, *, actor: str) -> None:
-    """Write the shipped platform policy into a new workspace and record its digest."""
-    text = shipped(FILE)
-    problems = CedarPolicies(text, shipped("platform.cedarschema")).validate()
-    if problems:
-        raise SpecError(f"platform policy does not fit its schema: {problems[0]}", hint="reinstall hallmark-platform")
-    (ws.root / FILE).write_text(text, encoding="utf-8")
-    ws.record("platform.activated", FILE, {"digest": sha256(text.encode())}, actor=actor)
-
-
-def platform_policies(ws: Workspace) -> CedarPolicies:
-    """Return the workspace's platform policy. Raises Tampered when the file is not the one that was activated."""
-    rows = ws.store.query("SELECT body FROM event WHERE kind = 'platform.activated' ORDER BY seq DESC LIMIT 1")
-    path = ws.root / FILE
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if not rows or orjson.loads(rows[0]["body"])["digest"] != sha256(text.encode()):
-        raise Tampered(f"`{path}` is not the platform policy that was activated", hint="restore it from a copy")
-    return CedarPolicies(text, shipped("platform.cedarschema"))
+__all__ = ["FILE", "ROLE_OF", "acting", "authorize", "check_role", "platform_policies", "require", "shipped", "voter"]
 
 
 def authorize(ws: Workspace, principal: Principal, verb: str, subject: str, trained_by: str = "") -> AccessDecision:
     """Return whether a principal may do `verb` to `subject`; `trained_by` names who trained it, where that matters."""
-    thing = {"kind": verb, **({"trained_by": trained_by} if trained_by else {})}
-    entities = [
-        {"uid": {"type": "Principal", "id": principal.name}, "parents": [],
-         "attrs": {"name": principal.name, "role": principal.role}},
-        {"uid": {"type": "Thing", "id": subject}, "parents": [], "attrs": thing},
-    ]  # fmt: skip
-    return platform_policies(ws).decide(
-        ("Principal", principal.name), ("Action", verb), ("Thing", subject), {}, entities
-    )
+    return ask(platform_policies(ws), principal.name, principal.role, verb, subject, trained_by)
 
 
 def acting(ws: Workspace, verb: str, name: str | None = None) -> str:
@@ -104,8 +43,37 @@ def require(ws: Workspace, verb: str, subject: str, name: str | None = None, *, 
         UnknownName: there is no such principal.
         SpecError: nobody was named.
     """
-    principal = ws.principal(acting(ws, verb, name))
-    decision = authorize(ws, principal, verb, subject, trained_by)
+    chosen = acting(ws, verb, name)
+    known, active = platform.standing(ws)
+    principal = principals.pick(known, chosen)
+    return _decide(ws, platform.read(ws, active), principal, verb, subject, trained_by)
+
+
+def voter(ws: Workspace, name: str | None = None) -> Principal:
+    """Return who votes on the platform policy: a principal that may `change-platform`.
+
+    Under a policy of release 0.1, which knows no such verb, an operator may. Raises as `require` does.
+    """
+    chosen = acting(ws, "change-platform", name)
+    known, active = platform.standing(ws)
+    principal = principals.pick(known, chosen)
+    policies = platform.read(ws, active)
+    if not active.blob and principal.role == "operator":
+        return principal
+    return _decide(ws, policies, principal, "change-platform", FILE, "")
+
+
+def check_role(role: str) -> str:
+    """Return a role's name. Raises SpecError for one that does not exist."""
+    if role not in ROLES:
+        raise SpecError(f"unknown role `{role}`", hint="roles: " + ", ".join(ROLES))
+    return role
+
+
+def _decide(
+    ws: Workspace, policies: CedarPolicies, principal: Principal, verb: str, subject: str, trained_by: str
+) -> Principal:
+    decision = ask(policies, principal.name, principal.role, verb, subject, trained_by)
     if decision.allowed:
         return principal
     why = f"rule `{decision.reasons[0]}`" if decision.reasons else "no rule permits it"
@@ -118,10 +86,3 @@ def require(ws: Workspace, verb: str, subject: str, name: str | None = None, *, 
     else:
         hint = f"a principal of role `{ROLE_OF[verb]}` may: name one with `--as`"
     raise Refused(f"`{principal.name}` ({principal.role}) may not {verb.replace('-', ' ')}: {why}", hint=hint)
-
-
-def check_role(role: str) -> str:
-    """Return a role's name. Raises SpecError for one that does not exist."""
-    if role not in ROLES:
-        raise SpecError(f"unknown role `{role}`", hint="roles: " + ", ".join(ROLES))
-    return role

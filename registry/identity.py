@@ -134,13 +134,17 @@ class Keys:
         """Put the staged key in the place of a name's key file; the old one is kept as `<name>.<number>.retired`."""
         from registry.artifacts import sync_folder
 
-        path, staged = self.path(name), self._staged(name)
-        if not staged.exists():
-            return
+        staged = self._staged(name)
+        if staged.exists():
+            self.retire(name)
+            staged.rename(self.path(name))
+            sync_folder(self.root)
+
+    def retire(self, name: str) -> None:
+        """Take a name's key file, where there is one, out of use: it becomes `<name>.<number>.retired`."""
+        path = self.path(name)
         if path.exists():
             path.rename(self.root / f"{name}.{path.stat().st_mtime_ns}.retired")
-        staged.rename(path)
-        sync_folder(self.root)
 
     def _staged(self, name: str) -> Path:
         return self.root / f"{name}.pem.next"

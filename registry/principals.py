@@ -6,7 +6,7 @@ journal. One that does not stops everything: nobody can tell any more who may si
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,14 +35,15 @@ def principals(ws: Workspace) -> dict[str, Principal]:
         Refused: an entry of the journal is not signed by an operator, or differs from what was signed.
         Tampered: an entry repeats, or rests on a key that is not there.
     """
-    rows = ws.store.query(
-        f"SELECT * FROM event WHERE kind IN ({', '.join('?' for _ in KINDS)}) ORDER BY seq",  # noqa: S608 (marks only)
-        KINDS,
-    )
-    fold = _Fold(ws)
+    return fold(ws, ws.store.query(f"SELECT * FROM event WHERE kind IN {KINDS} ORDER BY seq"))  # noqa: S608 (our own)
+
+
+def fold(ws: Workspace, rows: Iterable[dict[str, Any]]) -> dict[str, Principal]:
+    """Return the principals that rows of the table `event` make: of KINDS, in order. Raises as `principals`."""
+    entries = _Fold(ws)
     for row in rows:
         try:
-            fold.add(row)
+            entries.add(row)
         except HallmarkError as error:
             name = f"event {row['seq']} (`{row['kind']}` of `{str(row['subject'])[:64]}`)"
             kind = Tampered if isinstance(error, Tampered) else Refused
@@ -50,13 +51,18 @@ def principals(ws: Workspace) -> dict[str, Principal]:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             name = f"event {row['seq']} (`{row['kind']}`)"
             raise Tampered(f"{name} is malformed: {error!r}", hint="restore the journal from a copy") from None
-    ws.keys.registered = {p.name: p.public for p in fold.found.values() if p.active}
-    return fold.found
+    ws.keys.registered = {p.name: p.public for p in entries.found.values() if p.active}
+    return entries.found
 
 
 def principal(ws: Workspace, name: str) -> Principal:
     """Return who a name is now. Raises UnknownName, or Refused when its key was revoked."""
-    by_name = {p.name: p for p in principals(ws).values()}
+    return pick(principals(ws), name)
+
+
+def pick(known: Mapping[str, Principal], name: str) -> Principal:
+    """Return who a name is now, among principals by key id. Raises as `principal` does."""
+    by_name = {p.name: p for p in known.values()}
     if name not in by_name:
         raise UnknownName("principal", name, by_name, hint=f"run `hallmark key create {name} --role ROLE`")
     if by_name[name].revoked:
@@ -149,12 +155,12 @@ class _Fold:
         signers = self._signers()
         if not self.found and body["keyid"] == self.workspace == keyid_of(body["public"]):
             signers[body["keyid"]] = body["public"]
-        claim = _opened(body["envelope"], PRINCIPAL_TYPE, signers)
+        claim, _ = opened(body["envelope"], PRINCIPAL_TYPE, signers)
         self._compare(claim, {"name": row["subject"], "role": body["role"], "public": body["public"]})
         self._enter(row, Principal(row["subject"], body["role"], body["keyid"], body["public"]))
 
     def _rotated(self, row: dict[str, Any], body: dict[str, Any]) -> None:
-        claim = _opened(body["envelope"], ROTATION_TYPE, self._signers())
+        claim, _ = opened(body["envelope"], ROTATION_TYPE, self._signers())
         old = self._holder(row["subject"], body["replaces"])
         self._compare(claim, {"name": old.name, "role": old.role, "public": body["public"], "replaces": old.keyid})
         self.found[old.keyid] = replace(old, retired=row["ts"], until=row["seq"])
@@ -163,7 +169,7 @@ class _Fold:
 
     def _revoked(self, row: dict[str, Any], body: dict[str, Any]) -> None:
         if "envelope" in body or not legacy(self.ws, row):
-            claim = _opened(body.get("envelope", {}), REVOCATION_TYPE, self._signers())
+            claim, _ = opened(body.get("envelope", {}), REVOCATION_TYPE, self._signers())
             self._compare(claim, {"name": row["subject"], "keyid": body["keyid"], "reason": body["reason"]})
         elif self.found[body["keyid"]].revoked:  # release 0.1 let two operators revoke the same key
             return
@@ -201,17 +207,20 @@ def legacy(ws: Workspace, row: dict[str, Any]) -> bool:
     return newer is None or row["seq"] < newer
 
 
-def _opened(envelope: dict[str, Any], payload_type: str, signers: dict[str, str]) -> dict[str, Any]:
-    """Return an envelope's claim; the same envelope under the same signers is verified once in a process."""
-    claim: dict[str, Any] = orjson.loads(
-        _verified(orjson.dumps(envelope, option=orjson.OPT_SORT_KEYS), payload_type, tuple(sorted(signers.items())))
+def opened(envelope: Mapping[str, Any], payload_type: str, signers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """Return (claim, keyid) of an envelope; the same one under the same signers is verified once in a process.
+
+    Raises as `open_envelope` does.
+    """
+    payload, keyid = _verified(
+        orjson.dumps(envelope, option=orjson.OPT_SORT_KEYS), payload_type, tuple(sorted(signers.items()))
     )
-    return claim
+    return orjson.loads(payload), keyid
 
 
 @lru_cache(maxsize=4096)
-def _verified(envelope: bytes, payload_type: str, signers: tuple[tuple[str, str], ...]) -> bytes:
-    return open_envelope(orjson.loads(envelope), payload_type, dict(signers))[0]
+def _verified(envelope: bytes, payload_type: str, signers: tuple[tuple[str, str], ...]) -> tuple[bytes, str]:
+    return open_envelope(orjson.loads(envelope), payload_type, dict(signers))
 
 
 def _vouching(ws: Workspace, name: str, passphrase: bytes | None) -> Signer:
@@ -219,10 +228,7 @@ def _vouching(ws: Workspace, name: str, passphrase: bytes | None) -> Signer:
     signer = ws.keys.load(name, passphrase)
     known = principals(ws)
     if signer.keyid not in (active_operators(known.values()) if known else {ws.settings.workspace_id}):
-        raise Refused(
-            f"the key of `{name}` is no operator's key: no signature by a key that may sign this",
-            hint="`hallmark key list` shows keys and roles",
-        )
+        raise Refused(f"the key of `{name}` is no operator's key", hint="`hallmark key list` shows keys and roles")
     return signer
 
 

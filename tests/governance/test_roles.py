@@ -1,8 +1,9 @@
 """Platform roles: default deny, who may do what, and a policy file nobody changes unnoticed."""
 
+import orjson
 import pytest
 
-from governance import roles
+from governance import callers, roles
 from governance.setup import add_key
 from registry.errors import Refused, SpecError, Tampered, UnknownName
 from registry.identity import ROLES
@@ -61,6 +62,32 @@ def test_unknown_roles_and_principals(ws):
 
 
 def test_a_trainer_cannot_vouch_for_a_new_approver(ws):
-    add_key(ws, "accomplice", "approver", signer="trainer")
-    with pytest.raises(Refused, match="no signature by a key that may sign this"):
-        ws.principals()
+    with pytest.raises(Refused, match="no operator's key"):
+        add_key(ws, "accomplice", "approver", signer="trainer")
+    assert "accomplice" not in {p.name for p in ws.principals().values()}
+
+
+def test_every_denial_is_in_the_journal_with_its_rule(ws):
+    with pytest.raises(Refused, match="no rule permits it"):
+        roles.require(ws, "promote", "sha256:c", "trainer")
+    with pytest.raises(Refused, match="rule `no-one-approves-what-they-trained`"):
+        roles.require(ws, "approve", "sha256:c", "approver", trained_by="approver")
+    rows = ws.store.query("SELECT actor, subject, body FROM event WHERE kind = 'access.denied' ORDER BY seq")
+    assert [(row["actor"], row["subject"], orjson.loads(row["body"])["verb"]) for row in rows] == [
+        ("trainer", "sha256:c", "promote"), ("approver", "sha256:c", "approve"),
+    ]  # fmt: skip
+    assert orjson.loads(rows[1]["body"])["reasons"] == ["no-one-approves-what-they-trained"]
+
+
+def test_a_revoked_principal_may_nothing(ws):
+    callers.revoke(ws, "trainer", reason="left", actor="operator")
+    with pytest.raises(Refused, match="was revoked"):
+        roles.require(ws, "train", "x", "trainer")
+
+
+def test_a_permission_asks_the_journal_once(ws, monkeypatch):
+    asked = []
+    query = ws.store.query
+    monkeypatch.setattr(ws.store, "query", lambda *given: asked.append(given) or query(*given))
+    roles.require(ws, "train", "x")
+    assert len(asked) == 1
