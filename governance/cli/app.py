@@ -76,6 +76,7 @@ class Session:
             from registry.workspace import Workspace
 
             self._ws = Workspace.open(self.root)
+            self._ws.keys.passphrase = self.passphrase
         return self._ws
 
     @property

@@ -14,6 +14,7 @@ COMMANDS = {
     "config": ("governance.cli.init:config", "Print settings, each with its source."),
     "schema": ("governance.cli.init:schema", "Print the JSON Schema of a spec."),
     "key": ("governance.cli.key:key", "Principals, their keys, and callers of the endpoint."),
+    "platform": ("governance.cli.platform:platform", "Who may do what here, and the votes that change it."),
     "data": ("governance.cli.data:data", "Build, list, show and verify datasets."),
     "train": ("governance.cli.train:train", "Train a model version from a recipe."),
     "candidate": ("governance.cli.candidate:candidate", "The complete configuration that would serve."),
