@@ -1,7 +1,7 @@
 """Signatures of events: who did it is decided by a key, not by a name written into the record.
 
-A seal is a signature over the DSSE pre-authentication encoding of the event's content. Events that carry trust (verdicts,
-results, revocations, callers, activations, holds) count only with a seal by a principal whose role may do such a thing.
+A seal is a signature over the DSSE pre-authentication encoding of the event's content. Events that carry trust
+(verdicts, results, revocations, callers, holds) count only with a seal by a principal whose role may do such a thing.
 """
 
 from __future__ import annotations
