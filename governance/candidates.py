@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from governance import roles
+from registry import seals
 from registry.errors import NotFound, SpecError
 from registry.records import Asset, Candidate, Manifest, ModelVersion, PolicyBundle, sha256
 from registry.workspace import Workspace
@@ -127,10 +128,10 @@ def _bundle(ws: Workspace, policy: str | None, actor: str) -> Asset:
         return register_bundle(ws, Path(policy), actor=actor)
     if policy:
         return ws.resolve(policy, "bundle")
-    rows = ws.store.query("SELECT subject FROM event WHERE kind = 'policy.activated' ORDER BY seq DESC LIMIT 1")
-    if not rows:
+    activated = seals.sealed(ws, "policy.activated")
+    if not activated:
         raise NotFound("no inference policy is active", hint="name a bundle with `--policy`")
-    return ws.resolve(rows[0]["subject"], "bundle")
+    return ws.resolve(activated[-1].subject, "bundle")
 
 
 def _with_parts(ws: Workspace, manifest: Manifest, template: Path | None) -> str:
