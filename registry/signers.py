@@ -141,8 +141,9 @@ class ExternalSigner:
 
     def _call(self, verb: str, data: bytes) -> bytes:
         try:
+            words = shlex.split(self.command) or ["(no command)"]
             done = subprocess.run(
-                [*shlex.split(self.command), verb], input=data, capture_output=True, cwd=self.folder,
+                [*words, verb], input=data, capture_output=True, cwd=self.folder,
                 timeout=self.deadline, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
