@@ -1,74 +1,158 @@
-"""Ancestry and impact over the edge table, and what changed between two versions."""
+"""Ancestry and impact of any asset over the edge table: what it was made from, and what was made from it.
+
+A release is a node too: one move of an alias, made from the certificate that it points at.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from registry.changes import Difference, difference, flatten
+from registry.errors import NotFound, UnknownName
+from registry.reasons import literal
+from registry.records import Asset
 from registry.workspace import Workspace
 
+__all__ = ["KINDS", "MAX_DEPTH", "Difference", "ancestry", "difference", "find", "flatten", "impact"]
+
 MAX_DEPTH = 32
+KINDS = ("version", "adapter", "dataset", "candidate", "suite", "bundle", "tokenizer", "recipe", "run", "eval_run",
+         "decision", "certificate", "drift", "release")  # fmt: skip
+"""Kinds of assets; a bare name means the first kind here that has one of that name."""
+RELEASES = """
+SELECT release AS id, 'release' AS kind, alias AS name, row_number() OVER (PARTITION BY alias ORDER BY seq) AS number,
+       actor AS owner, ts AS created, seq, to_json({
+         alias: alias, certificate: certificate, candidate: candidate, version: version, reason: reason}) AS body
+FROM alias_history"""
+
+LINKS = """
+CREATE OR REPLACE TEMP TABLE move AS
+  SELECT release AS child, 'certificate' AS relation, certificate AS parent, -seq AS place FROM alias_history;
+CREATE OR REPLACE TEMP TABLE link AS
+  SELECT hash({start}) AS near, hash({end}) AS far, rowid AS place FROM edge
+  UNION ALL SELECT hash({start}), hash({end}), place FROM move;
+"""
+REACHED = """
+CREATE OR REPLACE TEMP TABLE found AS
+  WITH RECURSIVE reach(id, place, depth) USING KEY (id) AS (
+    SELECT far, min(place), 1 FROM link WHERE near = hash({ident}) AND far <> near GROUP BY far
+    UNION
+    SELECT l.far, min(l.place), min(r.depth) + 1 FROM link l JOIN reach r ON l.near = r.id
+    WHERE r.depth < {depth} AND l.far <> hash({ident})
+      AND NOT EXISTS (SELECT 1 FROM recurring.reach k WHERE k.id = l.far)
+    GROUP BY l.far)
+  SELECT r.depth, r.place, e.relation, e.{end} AS id, e.{start} AS via FROM reach r JOIN edge e ON e.rowid = r.place
+  UNION ALL
+  SELECT r.depth, r.place, m.relation, m.{end}, m.{start} FROM reach r JOIN move m ON m.place = r.place;
+"""
+LABELS = f"""
+SELECT f.depth, f.relation, f.id, f.via, coalesce(a.kind, m.kind) AS kind, coalesce(a.name, m.name) AS name,
+       coalesce(a.number, m.number)::INTEGER AS number, coalesce(a.owner, m.owner) AS owner,
+       coalesce(a.created, m.created) AS created
+FROM found f LEFT JOIN asset a ON a.id = f.id LEFT JOIN ({RELEASES}) m ON m.id = f.id
+ORDER BY f.depth, abs(f.place), f.id
+"""  # noqa: S608 (our own text)
 
 
-def ancestry(ws: Workspace, ident: str) -> list[dict[str, Any]]:
-    """Return what an asset was made from, nearest first: dicts of depth, relation, id, label. Each asset once."""
-    return _walk(ws, ident, "child", "parent")
+def find(ws: Workspace, ref: str, kind: str = "") -> Asset:
+    """Return the asset of any kind that a reference means.
+
+    Args:
+        ws: the workspace.
+        ref: an id or unique prefix, `name` (newest), `name:3`, `name@alias`, or one of these behind a kind and a slash:
+            `dataset/code:2`, `release/prod`. A bare name means the first of `KINDS` that knows it.
+        kind: the only kind wanted; default any.
+
+    Raises:
+        UnknownName: nothing has that name; NotFound: a prefix that fits several assets.
+    """
+    head, slash, rest = ref.partition("/")
+    if slash and head in KINDS:
+        kind, ref = head, rest
+    if "@" in ref:
+        return ws.resolve(ref, kind or "version")
+    wanted = (kind,) if kind else KINDS
+    rows = [row for row in _named(ws, ref, wanted) if row["kind"] in wanted]
+    if not rows:
+        known = {row["name"] for row in ws.store.query("SELECT DISTINCT name FROM asset WHERE name <> ''")}
+        raise UnknownName(kind or "asset", ref, known)
+    exact = [row for row in rows if row["id"] == ref]
+    named = [row for row in rows if not _digits(ref) or not row["id"].startswith(f"sha256:{_digits(ref)}")]
+    if not exact and not named and len({row["id"] for row in rows}) > 1:
+        raise NotFound(f"`{ref}` fits {len(rows)} assets", hint="give more digits")
+    row = min(exact or named or rows, key=lambda row: (wanted.index(row["kind"]), -row["seq"]))
+    return _asset(ws, row)
 
 
-def impact(ws: Workspace, ident: str) -> list[dict[str, Any]]:
-    """Return what was made from an asset, nearest first. Each asset once."""
-    return _walk(ws, ident, "parent", "child")
+def ancestry(ws: Workspace, ident: str, depth: int = MAX_DEPTH) -> list[dict[str, Any]]:
+    """Return what an asset was made from, nearest first, each asset once, at most `depth` steps away.
+
+    Each is a dict of depth, relation, id, via (the nearer id it was reached from), kind, name, number, owner, created
+    and label. Kind, name, number, owner and created of something that was never registered are None.
+    """
+    return _walk(ws, ident, "child", "parent", depth)
 
 
-def difference(ws: Workspace, first: str, second: str) -> list[dict[str, Any]]:
-    """Return what changed from one version to another: files, recipe, data, environment, as {what, from, to}."""
-    one, two = _facts(ws, first), _facts(ws, second)
-    return [
-        {"what": key, "from": one.get(key, "-"), "to": two.get(key, "-")}
-        for key in sorted(one.keys() | two.keys())
-        if one.get(key) != two.get(key)
-    ]
+def impact(ws: Workspace, ident: str, depth: int = MAX_DEPTH) -> list[dict[str, Any]]:
+    """Return what was made from an asset, releases included, as `ancestry` does."""
+    return _walk(ws, ident, "parent", "child", depth)
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested dicts as dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+def _walk(ws: Workspace, ident: str, start: str, end: str, depth: int) -> list[dict[str, Any]]:
+    """Breadth first over 64-bit hashes of the ids, made in one scan: comparing the ids themselves costs twice that.
+
+    What was reached is not entered again, so cycles end. Ids are compared again at the end, so that two ids of one hash
+    cannot lend each other their ancestors. Places below zero are moves of aliases.
+    """
+    if depth < 1:
+        return []
+    rows = ws.store.query(
+        LINKS.format(start=start, end=end)
+        + REACHED.format(start=start, end=end, ident=literal(ident), depth=min(depth, MAX_DEPTH))
+        + LABELS
+    )
+    reached, found = {ident}, []
+    for row in rows:
+        if row["via"] in reached and row["id"] not in reached:
+            reached.add(row["id"])
+            found.append({**row, "label": label(row)})
     return found
 
 
-def _walk(ws: Workspace, ident: str, start: str, end: str) -> list[dict[str, Any]]:
-    rows = ws.store.query(
-        f"WITH RECURSIVE reach(id, relation, depth) AS ("  # noqa: S608 (column names are our own)
-        f" SELECT {end}, relation, 1 FROM edge WHERE {start} = ?"
-        f" UNION SELECT e.{end}, e.relation, r.depth + 1 FROM edge e JOIN reach r ON e.{start} = r.id"
-        f" WHERE r.depth < {MAX_DEPTH})"
-        " SELECT r.id, min(r.depth) AS depth, arg_min(r.relation, r.depth) AS relation, any_value(a.kind) AS kind,"
-        " any_value(a.name) AS name, any_value(a.number) AS number, any_value(a.owner) AS owner"
-        " FROM reach r LEFT JOIN asset a ON a.id = r.id GROUP BY r.id ORDER BY depth, r.id",
-        [ident],
-    )
-    return [
-        {"depth": row["depth"], "relation": row["relation"], "id": row["id"], "kind": row["kind"],
-         "label": f"{row['kind']} {row['name'] or ''}:{row['number']} {row['id'][7:19]} by {row['owner']}"}
-        for row in rows
-    ]  # fmt: skip
+def label(node: dict[str, Any]) -> str:
+    """Return one line that says what a node is and who owns it."""
+    if node["kind"] is None:
+        return f"not registered {node['id'].removeprefix('sha256:')[:12]}"
+    name = f"{node['name'] or ''}:{node['number']}"
+    return f"{node['kind']} {name} {node['id'].removeprefix('sha256:')[:12]} by {node['owner']}"
 
 
-def _facts(ws: Workspace, ident: str) -> dict[str, Any]:
-    asset = ws.resolve(ident, "version")
-    facts = {f"weights.{name}": digest[7:19] for name, digest in asset.body["weights"].items()}
-    for dataset in asset.body["datasets"]:
-        row = ws.resolve(dataset, "dataset")
-        facts[f"data.{row.name}"] = row.id[7:19]
-        facts |= flatten(row.body["splits"], f"data.{row.name}.rows")
-    if asset.body["run"]:
-        run = ws.resolve(asset.body["run"], "run").body
-        facts |= flatten(run["recipe_body"], "recipe")
-        facts |= flatten(run["metrics"], "metrics")
-        facts |= flatten(run["environment"], "environment")
-    return {key: value if isinstance(value, str) else orjson.dumps(value).decode() for key, value in facts.items()}
+def _named(ws: Workspace, ref: str, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
+    name, _, number = ref.partition(":")
+    numbered = number.isdigit() and not ref.startswith("sha256:")
+    test = "(name = ? AND number = ?)" if numbered else "name = ?"
+    params: list[Any] = [name, int(number)] if numbered else [ref]
+    if digits := _digits(ref):
+        test += " OR starts_with(id, ?)"
+        params.append(f"sha256:{digits}")
+    rows = ws.store.query(f"SELECT * FROM asset WHERE {test}", params)  # noqa: S608 (our own text)
+    if not any(row["kind"] in wanted for row in rows) and "release" in wanted:
+        rows = ws.store.query(f"SELECT * FROM ({RELEASES}) WHERE {test}", params)  # noqa: S608 (our own text)
+    return rows
+
+
+def _digits(ref: str) -> str:
+    digits = ref.removeprefix("sha256:")
+    return digits if len(digits) >= 4 and not digits.strip("0123456789abcdef") else ""
+
+
+def _asset(ws: Workspace, row: dict[str, Any]) -> Asset:
+    made = Asset(row["id"], row["kind"], row["name"], int(row["number"]), row["owner"], row["created"],
+                 orjson.loads(row["body"]))  # fmt: skip
+    if made.kind == "release":
+        return replace(made, parents=(("certificate", made.body["certificate"]),))
+    edges = ws.store.query("SELECT relation, parent FROM edge WHERE child = ? ORDER BY seq", [made.id])
+    return replace(made, parents=tuple((edge["relation"], edge["parent"]) for edge in edges))
