@@ -1,21 +1,20 @@
 """The truth: append-only, hash-chained segments, acknowledged after fdatasync.
 
-A segment is a run of frames `length u32 | crc32 u32 | JSON`, little-endian. Every JSON carries the SHA-256 of the frame
-before it, so a deleted, edited or moved record breaks the chain. A process writes to one segment that it alone holds
-(flock); threads of a process share one fdatasync (group commit). A torn tail, and only that, is cut on recovery.
+A process writes to one segment that it alone holds (flock); its threads share one fdatasync (group commit). What a
+write or sync fails on is taken back whole. A torn tail, and only that, is cut on recovery.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
-import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,25 +22,20 @@ from typing import Any
 import orjson
 
 from registry.artifacts import sync_folder
-from registry.errors import Locked, Tampered
+from registry.errors import HallmarkError, Locked, Tampered
+from registry.order import NAME, ingested_offset, last_mark, read_order
 from registry.records import Event
+from registry.segment import GENESIS, HEADER, MAX_FRAME, OPENED, START, Frame, Mark, check_owner, read_segment, scan
+from registry.upcast import CURRENT
 
-HEADER = struct.Struct("<II")
-MAX_FRAME = 64 << 20
+__all__ = ["GENESIS", "HEADER", "MAX_FRAME", "Draft", "Frame", "Journal", "ingested_offset", "new_workspace_id",
+           "read_order", "read_segment"]  # fmt: skip
+
 SEAL_AT = 16 << 20
 """Bytes after which a segment takes no more records and its writer moves to a new one."""
-GENESIS = "0" * 64
 
 Draft = tuple[str, str, dict[str, Any], str] | tuple[str, str, dict[str, Any], str, dict[str, Any] | None]
-"""kind, subject, body, actor, and, where it is signed, the seal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One decoded record and the byte offset after it."""
-
-    event: Event
-    end: int
+"""kind, subject, body, actor, and a signature of them if the actor signs."""
 
 
 class Journal:
@@ -53,19 +47,24 @@ class Journal:
         self._mutex = threading.Lock()
         self._syncing = threading.Lock()
         self._segment: _Segment | None = None
-        self._written = self._synced = 0
+        self._sealed: list[_Segment] = []
+        self._written = self._synced = self._lost = 0
+        self._failure: OSError | None = None
 
     def append(self, records: Sequence[Draft]) -> list[Event]:
         """Write records; return their events once they are on disk. All of them are kept, or an error says none is.
 
         Raises:
             Locked: no segment could be opened for writing (read-only folder).
-            Tampered: the end of this process's segment was cut below what was already ingested.
-            OSError: the disk refused the bytes (full, failing); nothing of these records is kept.
+            Tampered: this process's segment was cut below what was ingested, or belongs to another workspace.
+            HallmarkError: the disk refused the bytes (full, failing); nothing of these records is kept.
         """
         with self._mutex:
-            segment = self._open_segment()
-            events = segment.write(records)
+            try:
+                segment = self._open_segment()
+                events = segment.write(records)
+            except OSError as error:
+                raise _refused(self.root, error) from error
             self._written += 1
             ticket = self._written
         self._sync(ticket)
@@ -82,22 +81,49 @@ class Journal:
         """Return all segment files, in name order."""
         return sorted(self.root.glob("*.seg"))
 
+    def durable(self, segment: str) -> int:
+        """Return up to which byte this process knows a segment to be on disk; 0 for one it does not hold."""
+        held = self._segment
+        return held.durable.end if held and held.path.stem == segment else 0
+
     def _sync(self, ticket: int) -> None:
         with self._syncing:  # the first waiter syncs for everyone who has written by now
             if self._synced >= ticket:
+                if ticket <= self._lost and self._failure:
+                    raise _refused(self.root, self._failure)
                 return
             with self._mutex:
                 target, segment = self._written, self._segment
-            if segment:
-                os.fdatasync(segment.descriptor)
+                mark = segment.mark if segment else START
+            try:
+                for each in (*self._sealed, *((segment,) if segment else ())):
+                    os.fdatasync(each.descriptor)
+            except OSError as error:
+                self._take_back(error)
+                raise _refused(self.root, error) from error
+            with self._mutex:
+                if segment:
+                    segment.durable = mark
+                while self._sealed:
+                    self._sealed.pop().close()
             self._synced = target
 
+    def _take_back(self, failure: OSError) -> None:
+        """Cut what was not synced: after a failed sync nobody may believe those bytes, a later sync included."""
+        with self._mutex:
+            for segment in (*self._sealed, *((self._segment,) if self._segment else ())):
+                with suppress(OSError):
+                    os.ftruncate(segment.descriptor, max(segment.durable.end, ingested_offset(segment.path)))
+                segment.close()
+            self._sealed, self._segment = [], None
+            self._synced = self._lost = self._written
+            self._failure = failure
+
     def _open_segment(self) -> _Segment:
-        if self._segment and self._segment.size < SEAL_AT:
+        if self._segment and self._segment.mark.end < SEAL_AT:
             return self._segment
         if self._segment:
-            os.fdatasync(self._segment.descriptor)
-            self._segment.close()
+            self._sealed.append(self._segment)  # synced and closed by whoever syncs next
             self._segment = None
         for number in range(1, 1_000_000):
             segment = _Segment.claim(self.root / f"{number:06d}.seg", self.workspace_id)
@@ -108,20 +134,16 @@ class Journal:
 
 
 class _Segment:
-    """A segment this process holds for writing."""
+    """A segment this process holds for writing. `mark` is its end, `durable` the end that a sync has confirmed."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.descriptor = path, descriptor
-        self.size = self.count = 0
-        self.last = GENESIS
+        self.mark = self.durable = START
 
     @classmethod
     def claim(cls, path: Path, workspace_id: str) -> _Segment | None:
         """Open, lock and recover a segment; None when it is full or another process holds it."""
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except PermissionError as error:
-            raise Locked(f"cannot write the journal: {error}", hint="check who owns the workspace") from None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -139,101 +161,68 @@ class _Segment:
         return segment
 
     def recover(self, workspace_id: str) -> None:
-        """Walk to the last whole record, cut what a crash left behind it, and start a new segment's chain."""
-        for frame in read_segment(self.path):
-            self.size, self.last, self.count = frame.end, frame.event.hash, self.count + 1
-        ingested = ingested_offset(self.path)
-        if self.size < ingested:
-            raise Tampered(
-                f"journal segment `{self.path.name}` ends at byte {self.size}, but {ingested} bytes were ingested",
-                hint="restore the segment from a copy; `hallmark log verify` shows the first bad record",
-            )
-        if os.fstat(self.descriptor).st_size > self.size:
-            os.ftruncate(self.descriptor, self.size)
-        if self.count == 0:
-            self.write([("segment.opened", self.path.stem, {"workspace": workspace_id}, "hallmark")])
+        """Walk to the last whole record, cut what a crash left behind it, and start a new segment's chain.
+
+        What has its place in the order was checked when it got it: the walk begins there.
+        """
+        size = os.fstat(self.descriptor).st_size
+        ordered = last_mark(self.path.with_name(NAME), self.path.stem)
+        if size < ordered.end:
+            raise _shortened(self.path, size, ordered.end)
+        if size:
+            check_owner(self.path, workspace_id)
+        begin = ordered if ordered.count >= 0 else START
+        self.mark = begin
+        for chunk in scan(self.path, begin):
+            self.mark = chunk.mark
+        if self.mark.end < ordered.end:
+            raise _shortened(self.path, self.mark.end, ordered.end)
+        if size > self.mark.end:
+            os.ftruncate(self.descriptor, self.mark.end)
+        if self.mark.count == 0:
+            self.write([(OPENED, self.path.stem, {"workspace": workspace_id}, "hallmark")])
             os.fdatasync(self.descriptor)
             sync_folder(self.path.parent)
+        self.durable = self.mark
 
     def write(self, records: Sequence[Draft]) -> list[Event]:
         """Append frames in one write; on a failed write the file is put back as it was."""
-        last, position = self.last, self.count
+        last, position = self.mark.hash, self.mark.count
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
         frames, events = [], []
-        for kind, subject, body, actor, *seal in records:
-            sig = seal[0] if seal else None
-            value = {"v": 2, "pos": position, "ts": moment, "actor": actor, "kind": kind, "subject": subject,
-                     "body": body, "prev": last} | ({"sig": sig} if sig else {})  # fmt: skip
+        for record in records:
+            kind, subject, body, actor = record[:4]
+            sig = record[4] if len(record) == 5 else None
+            value = {"v": CURRENT, "pos": position, "ts": moment, "actor": actor, "kind": kind, "subject": subject,
+                     "body": body, "prev": last}  # fmt: skip
+            if sig is not None:
+                value["sig"] = sig
             payload = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            if len(payload) > MAX_FRAME:
+                raise HallmarkError(
+                    f"a `{kind}` record of {len(payload)} bytes is too long",
+                    hint="keep large content as an artifact and its digest in the record",
+                )
             frames.append(HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
-            last_before, last = last, hashlib.sha256(payload).hexdigest()
+            before, last = last, hashlib.sha256(payload).hexdigest()
             events.append(
-                Event(self.path.stem, position, moment, actor, kind, subject, body, last_before, last, 2, sig)
+                Event(self.path.stem, position, moment, actor, kind, subject, body, before, last, CURRENT, sig)
             )
             position += 1
         data = b"".join(frames)
+        start = self.mark.end
         try:
             written = 0
             while written < len(data):
-                written += os.pwrite(self.descriptor, data[written:], self.size + written)
+                written += os.pwrite(self.descriptor, data[written:], start + written)
         except OSError:
-            os.ftruncate(self.descriptor, self.size)
+            os.ftruncate(self.descriptor, start)
             raise
-        self.size, self.count, self.last = self.size + len(data), position, last
+        self.mark = Mark(start + len(data), position, last)
         return events
 
     def close(self) -> None:
         os.close(self.descriptor)
-
-
-def read_segment(path: Path, start: int = 0, *, prev: str | None = None, stop: int | None = None) -> Iterator[Frame]:
-    """Yield the whole records of a segment from byte `start` on; a torn tail ends the walk.
-
-    Raises Tampered at the first record whose bytes, position or chain are wrong although whole records follow it, or,
-    where `prev` is given, that does not follow the record with that hash.
-    """
-    size = path.stat().st_size if stop is None else stop
-    with path.open("rb") as file:
-        file.seek(start)
-        data = file.read(max(0, size - start))
-    offset, expected = 0, GENESIS if start == 0 else prev
-    while offset + HEADER.size <= len(data):
-        length, crc = HEADER.unpack_from(data, offset)
-        payload = data[offset + HEADER.size : offset + HEADER.size + length]
-        if length > MAX_FRAME or len(payload) < length or zlib.crc32(payload) != crc:
-            if _whole_frame_after(data, offset + 1, length):
-                raise _broken(path, start + offset, "its bytes do not match their checksum")
-            return
-        value = orjson.loads(payload)
-        if expected is not None and value["prev"] != expected:
-            raise _broken(path, start + offset, "it does not follow the record before it")
-        expected = hashlib.sha256(payload).hexdigest()
-        offset += HEADER.size + length
-        event = Event(path.stem, value["pos"], value["ts"], value["actor"], value["kind"], value["subject"],
-                      value["body"], value["prev"], expected, value["v"], value.get("sig"))  # fmt: skip
-        yield Frame(event, start + offset)
-
-
-def ingested_offset(path: Path) -> int:
-    """Return the byte up to which a segment was ever ingested, from `order.log` beside it."""
-    order = path.with_name("order.log")
-    if not order.exists():
-        return 0
-    ends = [entry["to"] for entry in read_order(order) if entry["segment"] == path.stem]
-    return max(ends, default=0)
-
-
-def read_order(path: Path) -> list[dict[str, Any]]:
-    """Return the batches of `order.log`, oldest first; a torn last line is left out."""
-    if not path.exists():
-        return []
-    entries = []
-    for line in path.read_bytes().splitlines():
-        try:
-            entries.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            break
-    return entries
 
 
 def new_workspace_id() -> str:
@@ -241,26 +230,21 @@ def new_workspace_id() -> str:
     return secrets.token_hex(16)
 
 
-def _whole_frame_after(data: bytes, offset: int, length: int) -> bool:
-    """Say whether a whole record stands behind a damaged one: then it is damage, not a crash's torn tail."""
-    following = offset - 1 + HEADER.size + length
-    candidates = [following] if following < len(data) else []
-    mark = data.find(b'{"actor":', offset + HEADER.size)
-    while mark != -1:
-        candidates.append(mark - HEADER.size)
-        mark = data.find(b'{"actor":', mark + 1)
-    for place in candidates:
-        if place < offset or place + HEADER.size > len(data):
-            continue
-        size, crc = HEADER.unpack_from(data, place)
-        payload = data[place + HEADER.size : place + HEADER.size + size]
-        if size and len(payload) == size and zlib.crc32(payload) == crc:
-            return True
-    return False
-
-
-def _broken(path: Path, offset: int, why: str) -> Tampered:
+def _shortened(path: Path, size: int, ordered: int) -> Tampered:
     return Tampered(
-        f"journal segment `{path.name}` is broken at byte {offset}: {why}",
-        hint="restore the segment from a copy; nothing after this record can be trusted",
+        f"journal segment `{path.name}` ends at byte {size}, but {ordered} bytes were ingested",
+        hint="restore the segment from a copy; `hallmark log verify` shows the first bad record",
     )
+
+
+def _refused(root: Path, error: OSError) -> HallmarkError:
+    """Return what a failed write means to the user."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Locked(
+            f"cannot write the journal: {error.strerror}", hint=f"make `{root}` writable; nothing was recorded"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HallmarkError(
+            f"cannot write the journal: {error.strerror}", hint=f"free space for `{root}`; nothing was recorded"
+        )
+    return HallmarkError(f"cannot write the journal: {error}", hint=f"check `{root}`; nothing was recorded")

@@ -1,46 +1,136 @@
-"""Turns events into rows of the projection's tables: one function per kind that has a table of its own."""
+"""Turns records into rows of the projection's tables: one function per kind that has a table of its own.
+
+Most kinds need none: they are found in the `event` table. Chunks of records become columns without an object a record.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from registry.artifacts import Artifacts
+from registry.merkle import Frontier
 from registry.records import Event
+from registry.segment import Chunk
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
-
-def project(events: Iterable[tuple[int, Event]]) -> Rows:
-    """Return the rows of every table for numbered events, in event order."""
-    rows: Rows = defaultdict(list)
-    for seq, event in events:
-        rows["event"].append((seq, event.segment, event.pos, event.ts, event.actor, event.kind, event.subject,
-                              _json(event.body), event.prev, event.hash, event.v,
-                              _json(event.sig) if event.sig else None))  # fmt: skip
-        projector = PROJECTORS.get(event.kind)
-        if projector:
-            projector(rows, seq, event)
-    return rows
+FEW = 64
+"""Below this many rows, plain inserts are quicker than importing Arrow."""
+STRINGS = ("segment", "ts", "actor", "kind", "subject", "body", "prev", "hash", "sig")
+EVENT = ("seq", "segment", "pos", "ts", "actor", "kind", "subject", "body", "prev", "hash", "v", "sig", "leaf")
 
 
-def sample_tables(events: Iterable[tuple[int, Event]], artifacts: Artifacts) -> list[Any]:
-    """Return one Arrow table of sample rows per evaluation run among the events, read from its verified blob."""
-    tables = []
-    for _, event in events:
-        body = event.body
-        if event.kind == "asset.registered" and body["kind"] == "eval_run":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+class Intake:
+    """Records on their way into the projection, in order; `first` is the number (from 1) of the first of them."""
 
-            table = pq.read_table(io.BytesIO(artifacts.read_bytes(body["body"]["results"])))
-            run = pa.array([event.subject] * table.num_rows, pa.string())
-            tables.append(table.add_column(0, "eval_run", run))
-    return tables
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.rows: Rows = defaultdict(list)
+        self.events: dict[str, list[Any]] = {name: [] for name in EVENT}
+        self.segments: set[str] = set()
+        self.runs: list[tuple[str, str]] = []
+        """Evaluation runs and the digests of their sample rows."""
+
+    def __len__(self) -> int:
+        return len(self.events["seq"])
+
+    def add(self, segment: str, chunk: Chunk) -> list[bytes]:
+        """Take in a chunk; return its leaves in the log's tree."""
+        seq, count = self.first + len(self), len(chunk.ends)
+        self.segments.add(segment)
+        sha256, dumps, sort = hashlib.sha256, orjson.dumps, orjson.OPT_SORT_KEYS
+        leaves = [sha256(b"\x00" + payload).digest() for payload in chunk.payloads]
+        columns: dict[str, Sequence[Any]] = {
+            "seq": range(seq, seq + count), "segment": [segment] * count,
+            "pos": range(chunk.first, chunk.first + count), "ts": chunk.times, "actor": chunk.actors,
+            "kind": chunk.kinds, "subject": chunk.subjects, "prev": chunk.prevs, "hash": chunk.hashes,
+            "body": [dumps(body, option=sort) for body in chunk.bodies], "v": chunk.versions, "leaf": leaves,
+            "sig": [sig and dumps(sig, option=sort) for sig in chunk.sigs],
+        }  # fmt: skip
+        for name, values in columns.items():
+            self.events[name].extend(values)
+        if not PROJECTORS.keys().isdisjoint(chunk.kinds):
+            for index, kind in enumerate(chunk.kinds):
+                projector = PROJECTORS.get(kind)
+                if projector:
+                    event = chunk.event(segment, index)
+                    projector(self.rows, seq + index, event)
+                    if kind == "asset.registered" and event.body["kind"] == "eval_run":
+                        self.runs.append((event.subject, event.body["body"]["results"]))
+        return leaves
+
+    def insert(self, connection: Any, artifacts: Artifacts) -> None:
+        """Insert everything taken in; the caller holds the transaction."""
+        if len(self) < FEW:
+            texts = {name: [value and value.decode() for value in self.events[name]] for name in ("body", "sig")}
+            few = [self.events[name] if name not in texts else texts[name] for name in EVENT]
+            _insert_rows(connection, "event", list(zip(*few, strict=True)))
+        else:
+            _insert_table(connection, "event", _event_table(self.events))
+        for table, rows in self.rows.items():
+            _insert_rows(connection, table, rows)
+        for run, digest in self.runs:
+            _insert_samples(connection, run, artifacts.read_bytes(digest))
+
+
+def extended(tree: Frontier, leaves: Sequence[bytes]) -> Frontier:
+    """Return a tree with leaves added, level by level: what `Frontier.append` gives one by one (RFC 6962, 2.1)."""
+    sha256, peaks, made, height = hashlib.sha256, list(tree.peaks), [], 0
+    level = list(leaves)
+    while level or tree.size >> height:
+        if tree.size >> height & 1:
+            level.insert(0, peaks.pop())
+        if len(level) & 1:
+            made.append(level[-1])
+        pairs = iter(level)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+        height += 1
+    return Frontier(tree.size + len(leaves), made[::-1])
+
+
+def _event_table(columns: dict[str, list[Any]]) -> Any:
+    import pyarrow as pa
+
+    types = dict.fromkeys(STRINGS, pa.string()) | {"leaf": pa.binary(32), "v": pa.int32()}
+    return pa.table({name: pa.array(columns[name], types.get(name, pa.int64())) for name in EVENT})
+
+
+def _insert_table(connection: Any, name: str, table: Any) -> None:
+    connection.register("incoming", table)
+    try:
+        names = ", ".join(table.column_names)
+        connection.execute(f"INSERT INTO {name} ({names}) SELECT {names} FROM incoming")  # noqa: S608 (our own names)
+    finally:
+        connection.unregister("incoming")
+
+
+def _insert_rows(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows in order: one by one where they are few, through Arrow (whose import costs more) where many."""
+    if len(rows) < FEW:
+        marks = ", ".join("?" for _ in rows[0])
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 (our own names)
+        return
+    import pyarrow as pa
+
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info('{table}')").fetchall()]
+    columns = {name: pa.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    _insert_table(connection, table, pa.table(columns))
+
+
+def _insert_samples(connection: Any, run: str, parquet: bytes) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(parquet))
+    names = ["sample_id", "kpi", "epoch", "value", "weight", "cluster", "error", "detail"]
+    table = table.select(names).add_column(0, "eval_run", pa.array([run] * table.num_rows, pa.string()))
+    _insert_table(connection, "sample_result", table)
 
 
 def _asset(rows: Rows, seq: int, event: Event) -> None:

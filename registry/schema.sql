@@ -1,7 +1,10 @@
 -- The projection of the journal. Append-only: no updates, no upserts, no secondary indexes.
 CREATE TABLE event (seq BIGINT, segment VARCHAR, pos BIGINT, ts VARCHAR, actor VARCHAR, kind VARCHAR, subject VARCHAR,
-                    body JSON, prev VARCHAR, hash VARCHAR, v INTEGER, sig JSON);
-CREATE TABLE seg_offset (segment VARCHAR, upto BIGINT, hash VARCHAR, seq BIGINT);
+                    body JSON, prev VARCHAR, hash VARCHAR, v INTEGER, sig JSON, leaf BLOB);
+-- One row a batch and segment: up to which byte and record it was ingested, and the hash of that record.
+CREATE TABLE seg_offset (segment VARCHAR, upto BIGINT, records BIGINT, hash VARCHAR, seq BIGINT);
+-- One row a batch: size and full subtrees of the RFC 6962 tree (largest first, 32 bytes each), bytes of order.log.
+CREATE TABLE tree (size BIGINT, frontier BLOB, ordered BIGINT);
 CREATE TABLE asset (id VARCHAR, kind VARCHAR, name VARCHAR, number INTEGER, owner VARCHAR, created VARCHAR, body JSON,
                     seq BIGINT);
 CREATE TABLE edge (child VARCHAR, relation VARCHAR, parent VARCHAR, seq BIGINT);

@@ -1,32 +1,38 @@
-"""The DuckDB projection of the journal: ingested exactly once under a file lock, read from a published snapshot.
+"""The DuckDB projection of the journal: ordered and ingested once under a file lock, read from its current file.
 
-`order.log` names every batch before it is committed, so a rebuild ingests the same records in the same order.
+`order.log` names every batch before anything is built on it, so a rebuild ingests the same records in the same order.
+No connection outlives a call.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import orjson
+from registry.artifacts import Artifacts
+from registry.errors import HallmarkError, Locked
+from registry.ingest import Ingest, check_length, read_progress
+from registry.journal import Journal
+from registry.lock import FileLock
+from registry.order import NAME, Batch, Progress, cut_torn_line, extend, follow
+from registry.pair import Pair
+from registry.segment import scan
+from registry.state import State
 
-from registry.artifacts import Artifacts, replace_file, sync_folder
-from registry.errors import HallmarkError, Locked, Tampered
-from registry.journal import Journal, read_order, read_segment
-from registry.records import Event
+T = TypeVar("T")
+RETRY_S = 0.002
+OLD_FILES = ("hallmark.duckdb", "hallmark.duckdb.wal", "snapshot.duckdb", "ingested.json")
+"""What release 0.1 kept here; all of it can be made again."""
 
-BATCH = 20_000
-"""Records moved per DuckDB transaction."""
-FEW = 64
-"""Below this many rows, plain inserts are quicker than importing Arrow."""
+
+class Damaged(HallmarkError):
+    """A projection file that DuckDB cannot open."""
 
 
 class Store:
@@ -34,251 +40,251 @@ class Store:
 
     def __init__(self, root: Path, journal: Journal, artifacts: Artifacts, wait: float = 20.0) -> None:
         self.root, self.journal, self.artifacts, self.wait = root, journal, artifacts, wait
+        self.pair = Pair(root)
+        self._lock = FileLock(root / "lock")
         self._held = threading.RLock()
         self._depth = 0
+        self._ordered: Progress | None = None
+        self._state: State | None = None
 
     @property
-    def database(self) -> Path:
-        """The writer's file."""
-        return self.root / "hallmark.duckdb"
-
-    @property
-    def snapshot(self) -> Path:
-        """The readers' file, replaced atomically."""
-        return self.root / "snapshot.duckdb"
+    def current(self) -> Path | None:
+        """The projection file that readers open now; None before the first ingest."""
+        pointer = self.pair.pointer()
+        return self.pair.path(pointer.current) if pointer else None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the store against every other process and thread; nests within a thread. Raises Locked."""
-        with self._held:
-            if self._depth:
-                self._depth += 1
-                try:
-                    yield
-                finally:
-                    self._depth -= 1
-                return
-            descriptor = self._take()
-            self._depth = 1
+        if not self._held.acquire(timeout=self.wait):
+            raise Locked(
+                f"the store is locked by another thread of this process (pid {os.getpid()})",
+                hint="wait for it to finish; nothing was changed",
+            )
+        try:
+            descriptor = None if self._depth else self._lock.acquire(self.wait)
+            self._depth += 1
             try:
                 yield
             finally:
-                self._depth = 0
-                os.close(descriptor)
+                self._depth -= 1
+                if descriptor is not None:
+                    os.close(descriptor)
+        finally:
+            self._held.release()
+
+    # ---- order and state ---------------------------------------------------------------------------------------
+
+    def order(self) -> Progress:
+        """Give the whole records that have none yet their place in `order.log`; return how far the order goes.
+
+        They are on disk before they have it, and one sync makes all of it durable. No DuckDB is involved.
+        Raises Locked, or Tampered for a journal or `order.log` that is not what was ordered before.
+        """
+        with self.lock():
+            known, self._ordered = self._ordered or self._progress(), None
+            path = self.journal.root / NAME
+            cut_torn_line(path)
+            for _ in follow(path, known):
+                pass
+            batches = [batch for segment in self.journal.segments() if (batch := self._tail(segment, known))]
+            for name in known.marks.keys() - {segment.stem for segment in self.journal.segments()}:
+                check_length(self.journal.root / f"{name}.seg", known.mark(name).end)
+            if batches:
+                extend(path, batches)
+                for _ in follow(path, known):
+                    pass
+            self._ordered = known
+            return known
+
+    def state(self) -> State:
+        """Return the facts as of now, with every record ordered first; call and read it under `lock()`.
+
+        The first call in a process reads them from the projection, later ones only what was recorded since.
+        """
+        with self.lock():
+            ordered = self.order()
+            state, self._state = self._state, None
+            if state is None:
+                if self._lags(ordered):
+                    self._ingest()
+                state = self._read(State.load) if self.pair.pointer() else State()
+            state.follow(self.journal.root, self.journal.workspace_id)
+            self._state = state
+            return state
+
+    # ---- the projection ----------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Ingest what the journal has and publish a snapshot. Raises Locked, or Tampered for a broken journal."""
-        if not self._behind():
+        """Ingest what the journal has and make it what readers see. Raises Locked, or Tampered for a broken journal."""
+        sizes = self._sizes()
+        if self._covers(sizes):
             return
         with self.lock():
-            self._ingest()
+            if not self._covers(sizes):  # someone else may have done it while this one waited
+                self.order()
+                self._ingest()
 
     def rebuild(self) -> int:
-        """Drop the projection and make it again from journal and `order.log`; return the number of events."""
+        """Make the projection again from journal and `order.log`; return the number of events.
+
+        Readers keep the old one until it is done.
+        """
         with self.lock():
-            for path in (self.database, self.snapshot, self._marker):
-                path.unlink(missing_ok=True)
-            Path(f"{self.database}.wal").unlink(missing_ok=True)
-            self._ingest()
-        return int(self.query("SELECT count(*) AS n FROM event")[0]["n"])
+            self._ordered = self._state = None
+            self.order()
+            return self._ingest(fresh=True)
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return rows as dicts, after ingesting the journal's tail."""
-        self.sync()
-        with self._connect(self.snapshot, read_only=True) as connection:
+
+        def rows(connection: Any) -> list[dict[str, Any]]:
             found = connection.execute(sql, list(params))
             names = [column[0] for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
+        self.sync()
+        return self._read(rows)
+
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """Return a pyarrow Table, after ingesting the journal's tail."""
         self.sync()
-        with self._connect(self.snapshot, read_only=True) as connection:
-            return connection.sql(sql, params=list(params)).to_arrow_table()
+        return self._read(lambda connection: connection.sql(sql, params=list(params)).to_arrow_table())
 
-    @property
-    def _marker(self) -> Path:
-        return self.root / "ingested.json"
+    # ---- the log's tree ----------------------------------------------------------------------------------------
 
-    def _take(self) -> int:
-        path = self.root / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    def leaves(self, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Return the 32-byte leaf hashes of records `start` to `stop` (counted from 0, `stop` left out), in order."""
+        upto = (1 << 62) if stop is None else stop
+        sql = "SELECT leaf FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
+        self.sync()
+        return self._read(lambda connection: [row[0] for row in connection.execute(sql, [start, upto]).fetchall()])
+
+    def size(self) -> int:
+        """Return how many records the log has, after ingesting the journal's tail."""
+        return self.frontier()[0]
+
+    def frontier(self) -> tuple[int, list[bytes]]:
+        """Return the tree's size and the roots of its full subtrees, largest first (RFC 6962 decomposition)."""
+        self.sync()
+        tree = self._read(lambda connection: read_progress(connection)[1])
+        return tree.size, tree.peaks
+
+    # ---- how ---------------------------------------------------------------------------------------------------
+
+    def _sizes(self) -> dict[str, int]:
+        return {path.stem: path.stat().st_size for path in self.journal.segments()}
+
+    def _covers(self, sizes: dict[str, int]) -> bool:
+        """Say whether the current file holds the journal up to these sizes."""
+        pointer = self.pair.pointer()
+        if pointer is None:
+            return False
+        marks = pointer.progress.marks
+        return marks.keys() <= sizes.keys() and all(pointer.progress.mark(k).end >= v for k, v in sizes.items())
+
+    def _progress(self) -> Progress:
+        pointer = self.pair.pointer()
+        return pointer.progress if pointer else Progress()
+
+    def _lags(self, ordered: Progress) -> bool:
+        """Say whether ingesting now is cheaper than folding what the projection lacks."""
+        return ordered.bytes() - self._progress().bytes() > (1 << 20)
+
+    def _tail(self, path: Path, known: Progress) -> Batch | None:
+        """Return the whole records of a segment that have no place in the order yet, durable by now."""
+        mark = start = known.mark(path.stem)
+        size = path.stat().st_size
+        if size < mark.end:
+            check_length(path, mark.end)
+        if size == mark.end:
+            return None
+        for chunk in scan(path, mark, workspace=self.journal.workspace_id):
+            mark = chunk.mark
+        if mark.end == start.end:
+            return None
+        if self.journal.durable(path.stem) < mark.end:
+            _make_durable(path)
+        return Batch(path.stem, start.end, mark)
+
+    def _ingest(self, *, fresh: bool = False) -> int:
+        """Bring the file that is not current up to the order and make it current; return the number of events."""
+        for attempt in (1, 2):
+            with self.pair.writing(fresh=fresh) as (path, pointer):
+                if not path.exists():
+                    _create(path)
+                try:
+                    with _connect(path, read_only=False) as connection:
+                        progress, size = Ingest(
+                            connection, self.journal.root, self.journal.workspace_id, self.artifacts
+                        ).run()
+                except Damaged:
+                    self.pair.forget(path)  # the next attempt starts from a copy of the current file
+                    if attempt == 2:
+                        raise
+                    continue
+                self.pair.flip(path, progress, size, pointer)
+                return size
+        raise AssertionError("unreachable")
+
+    def _read(self, work: Callable[[Any], T]) -> T:
+        """Do work on a read-only connection to the current file; again where the file flipped under it."""
         deadline = time.monotonic() + self.wait
         while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                    os.close(descriptor)
-                    raise Locked(
-                        f"the store is locked by another process (pid {holder})",
-                        hint="wait for it to finish, or end it; nothing was changed",
-                    ) from None
-                time.sleep(0.02)
-            else:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-                return descriptor
-
-    def _behind(self) -> bool:
-        try:
-            known = orjson.loads(self._marker.read_bytes())
-        except FileNotFoundError:
-            return True
-        sizes = {path.stem: path.stat().st_size for path in self.journal.segments()}
-        return bool(sizes != known or not self.snapshot.exists())
-
-    @contextmanager
-    def _connect(self, path: Path, *, read_only: bool) -> Iterator[Any]:
-        import duckdb
-
-        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
-        try:
-            connection = duckdb.connect(str(path), read_only=read_only, config=config)
-        except duckdb.Error as error:
-            raise HallmarkError(
-                f"cannot open the projection: {str(error).splitlines()[0]}", hint="run `hallmark store rebuild`"
-            ) from error
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-    def _create(self) -> None:
-        import duckdb
-
-        temporary = self.root / f".new-{os.getpid()}.duckdb"
-        temporary.unlink(missing_ok=True)
-        schema = files("registry").joinpath("schema.sql").read_text(encoding="utf-8")
-        connection = duckdb.connect(":memory:")
-        try:
-            connection.execute(f"ATTACH '{temporary}' AS made (STORAGE_VERSION 'v1.5.0')")
-            connection.execute("USE made")
-            connection.execute(schema)
-            connection.execute("USE memory")
-            connection.execute("DETACH made")
-        finally:
-            connection.close()
-        temporary.replace(self.database)
-        sync_folder(self.root)
-
-    def _ingest(self) -> None:
-        if not self.database.exists():
-            self._create()
-        with self._connect(self.database, read_only=False) as connection:
-            rows = connection.execute(
-                "SELECT segment, max(upto), arg_max(hash, upto) FROM seg_offset GROUP BY segment"
-            ).fetchall()
-            done = {row[0]: (row[1], row[2]) for row in rows}
-            for segment, start, stop in self._batches(done):
-                batch_end = self._move(connection, segment, start, stop, done.get(segment, (0, None))[1])
-                done[segment] = batch_end
-        self._publish({segment: upto for segment, (upto, _) in done.items()})
-
-    def _batches(self, done: dict[str, tuple[int, str]]) -> Iterator[tuple[str, int, int]]:
-        """Yield (segment, from, to): first what `order.log` already promised, then the journal's new tail."""
-        order = self.journal.root / "order.log"
-        _cut_torn_line(order)
-        for entry in read_order(order):
-            if entry["to"] > done.get(entry["segment"], (0, ""))[0]:
-                self._check_length(entry)
-                yield entry["segment"], entry["from"], entry["to"]
-        for path in self.journal.segments():
-            start = done.get(path.stem, (0, ""))[0]
-            while stop := _batch_end(path, start, done.get(path.stem, (0, None))[1]):
-                _make_durable(path)
-                with order.open("ab") as log:
-                    log.write(orjson.dumps({"segment": path.stem, "from": start, "to": stop}) + b"\n")
-                    log.flush()
-                    os.fsync(log.fileno())
-                yield path.stem, start, stop
-                start = stop
-
-    def _check_length(self, entry: dict[str, Any]) -> None:
-        path = self.journal.root / f"{entry['segment']}.seg"
-        if not path.exists() or path.stat().st_size < entry["to"]:
-            raise Tampered(
-                f"journal segment `{path.name}` is shorter than the {entry['to']} bytes that were ingested",
-                hint="restore the segment from a copy",
-            )
-
-    def _move(self, connection: Any, segment: str, start: int, stop: int, prev: str | None) -> tuple[int, str]:
-        """Ingest one batch and its offset in one transaction; return the new offset and the last hash."""
-        frames = list(read_segment(self.journal.root / f"{segment}.seg", start, prev=prev, stop=stop))
-        first = int(connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0]) + 1
-        numbered = [(first + index, frame.event) for index, frame in enumerate(frames)]
-        end = (frames[-1].end, frames[-1].event.hash)
-        connection.execute("BEGIN")
-        try:
-            self._insert(connection, numbered)
-            connection.execute("INSERT INTO seg_offset VALUES (?, ?, ?, ?)", [segment, end[0], end[1], numbered[-1][0]])
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(Exception):  # the failure that matters is already on its way
-                connection.execute("ROLLBACK")
-            raise
-        return end
-
-    def _insert(self, connection: Any, numbered: list[tuple[int, Event]]) -> None:
-        from registry.projection import project, sample_tables
-
-        for table, rows in project(numbered).items():
-            _insert_rows(connection, table, rows)
-        for samples in sample_tables(numbered, self.artifacts):
-            connection.register("incoming", samples)
-            connection.execute(
-                "INSERT INTO sample_result"
-                " SELECT eval_run, sample_id, kpi, epoch, value, weight, cluster, error, detail FROM incoming"
-            )
-            connection.unregister("incoming")
-
-    def _publish(self, offsets: dict[str, int]) -> None:
-        temporary = self.root / f".snapshot-{os.getpid()}"
-        shutil.copyfile(self.database, temporary)
-        temporary.replace(self.snapshot)
-        replace_file(self._marker, orjson.dumps(offsets))
+            with self.pair.reading() as path:
+                if path is not None:
+                    with _connect(path, read_only=True) as connection:
+                        return work(connection)
+            if self.pair.pointer() is None:
+                self.sync()
+            if time.monotonic() > deadline:
+                raise Locked("the projection changes too fast to be read", hint="try again")
+            time.sleep(RETRY_S)
 
 
-def _insert_rows(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert rows in order: one by one where they are few, through Arrow (whose import costs more) where many."""
-    names = [row[1] for row in connection.execute(f"PRAGMA table_info('{table}')").fetchall()]
-    if len(rows) < FEW:
-        marks = ", ".join("?" for _ in names)
-        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 (our own names)
-        return
-    import pyarrow as pa
+@contextmanager
+def _connect(path: Path, *, read_only: bool) -> Iterator[Any]:
+    import duckdb
 
-    columns = {name: pa.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-    connection.register("incoming", pa.table(columns))
-    connection.execute(f"INSERT INTO {table} SELECT {', '.join(names)} FROM incoming")  # noqa: S608 (our own names)
-    connection.unregister("incoming")
+    config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
+    try:
+        connection = duckdb.connect(str(path), read_only=read_only, config=config)
+    except duckdb.Error as error:
+        raise Damaged(
+            f"cannot open the projection: {str(error).splitlines()[0]}", hint="run `hallmark store rebuild`"
+        ) from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _create(path: Path) -> None:
+    """Make an empty projection in the storage format that DuckDB 1.5 reads as well."""
+    import duckdb
+
+    schema = files("registry").joinpath("schema.sql").read_text(encoding="utf-8")
+    temporary = path.with_name(f".copy-{os.getpid()}")
+    for stale in (temporary, *(path.with_name(name) for name in OLD_FILES)):
+        stale.unlink(missing_ok=True)
+    connection = duckdb.connect(":memory:")
+    try:
+        connection.execute(
+            f"ATTACH '{str(temporary).replace(chr(39), chr(39) * 2)}' AS made (STORAGE_VERSION 'v1.5.0')"
+        )
+        connection.execute("USE made")
+        connection.execute(schema)
+        connection.execute("USE memory")
+        connection.execute("DETACH made")
+    finally:
+        connection.close()
+    temporary.replace(path)
 
 
 def _make_durable(path: Path) -> None:
-    """Sync a segment another process may still be syncing: nothing is ingested that a power cut could take back."""
+    """Sync a segment another process may still be syncing: nothing is ordered that a power cut could take back."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _cut_torn_line(order: Path) -> None:
-    """Remove a line of `order.log` that a crash left unfinished: its batch was never committed."""
-    if not order.exists():
-        return
-    data = order.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with order.open("r+b") as log:
-            log.truncate(data.rfind(b"\n") + 1)
-
-
-def _batch_end(path: Path, start: int, prev: str | None) -> int:
-    """Return the end of the next batch of whole records after `start`; 0 where there is none."""
-    end = 0
-    for count, frame in enumerate(read_segment(path, start, prev=prev), 1):
-        end = frame.end
-        if count >= BATCH:
-            break
-    return end

@@ -119,7 +119,7 @@ def test_a_store_locked_by_another_process_is_said_with_its_pid(root):
     lock.write(str(os.getpid()))
     lock.truncate()
     lock.flush()
-    (root / "store" / "ingested.json").unlink()
+    (root / "store" / "current").unlink()
     try:
         refused(root, "log", "show", says=f"locked by another process (pid {os.getpid()})", hint="wait for it",
                 HALLMARK_LOCK_WAIT_S="0.3")  # fmt: skip

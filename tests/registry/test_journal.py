@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import Tampered
+from registry.errors import HallmarkError, Tampered
 from registry.journal import HEADER, Journal, read_order, read_segment
 
 WRITER = """
@@ -165,7 +165,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", fails_half_way)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(HallmarkError, match="No space left"):
         journal.append([("count", "s", {}, "me")])
     monkeypatch.undo()
     assert journal.segments()[0].read_bytes() == before

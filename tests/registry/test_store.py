@@ -65,7 +65,7 @@ def test_a_batch_promised_but_not_committed_is_ingested_first(ws):
     assert start
     ws.record("later", "s", {}, actor="me")
     size = path.stat().st_size
-    upto = int(__import__("json").loads((ws.store.root / "ingested.json").read_text())["000001"])
+    upto = ws.store.pair.pointer().progress.marks["000001"].end
     with (ws.journal.root / "order.log").open("a") as log:
         log.write('{"segment":"000001","from":%d,"to":%d}\n{"seg' % (upto, size))
     assert ws.store.query("SELECT count(*) AS n FROM event WHERE kind IN ('late', 'later')") == [{"n": 2}]
@@ -79,8 +79,7 @@ def test_a_shortened_segment_is_refused(ws):
     ws.store.sync()
     path = ws.journal.segments()[0]
     path.write_bytes(path.read_bytes()[:-20])
-    ws.store.database.unlink()
-    ws.store.snapshot.unlink()
+    ws.store.current.unlink()
     with pytest.raises(Tampered, match="shorter"):
         ws.store.query("SELECT 1")
 
@@ -110,7 +109,7 @@ def test_a_lock_held_elsewhere_is_named(ws):
 
 def test_a_damaged_projection_says_how_to_mend_it(ws):
     ws.store.sync()
-    ws.store.snapshot.write_bytes(b"not a database")
+    ws.store.current.write_bytes(b"not a database")
     with pytest.raises(HallmarkError) as caught:
         ws.store.query("SELECT 1")
     assert caught.value.hint == "run `hallmark store rebuild`"
