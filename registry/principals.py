@@ -83,9 +83,10 @@ def add(ws: Workspace, name: str, role: str, public: str, *, signer: str, passph
         SpecError: `public` is no public key.
     """
     algorithm_of(public)
-    _check_free(principals(ws), name, public)
+    known = principals(ws)
+    _check_free(known, name, public)
     claim = {"name": name, "role": role, "public": public, "workspace": ws.settings.workspace_id}
-    envelope = sign_envelope(PRINCIPAL_TYPE, canonical(claim), _vouching(ws, signer, passphrase))
+    envelope = sign_envelope(PRINCIPAL_TYPE, canonical(claim), _vouching(ws, known, signer, passphrase))
     body = {"role": role, "keyid": keyid_of(public), "public": public, "envelope": envelope}
     with ws.store.lock():  # the name may have been taken while the signature was made
         _check_free(principals(ws), name, public)
@@ -100,15 +101,17 @@ def rotate(ws: Workspace, name: str, public: str, *, signer: str, passphrase: by
         UnknownName: there is no such principal.
         Refused: its key was revoked or changed meanwhile, the new key is known already, or `signer` is no operator.
     """
-    old = principal(ws, name)
+    known = principals(ws)
+    old = pick(known, name)
+    _check_free(known, "", public)
     claim = {"name": name, "role": old.role, "public": public, "replaces": old.keyid,
              "workspace": ws.settings.workspace_id, "at": _now()}  # fmt: skip
-    _check_free(principals(ws), "", public)
-    envelope = sign_envelope(ROTATION_TYPE, canonical(claim), _vouching(ws, signer, passphrase))
+    envelope = sign_envelope(ROTATION_TYPE, canonical(claim), _vouching(ws, known, signer, passphrase))
     body = {"role": old.role, "keyid": keyid_of(public), "public": public, "replaces": old.keyid, "envelope": envelope}
     with ws.store.lock():
-        _check_free(principals(ws), "", public)
-        if principal(ws, name).keyid != old.keyid:
+        known = principals(ws)
+        _check_free(known, "", public)
+        if pick(known, name).keyid != old.keyid:
             raise Refused(f"`{name}` was given another key meanwhile", hint="see `hallmark key list`")
         ws.record("principal.rotated", name, body, actor=signer)
     return principal(ws, name)
@@ -121,11 +124,12 @@ def revoke(ws: Workspace, name: str, *, reason: str, signer: str, passphrase: by
         UnknownName: there is no such principal.
         Refused: it is the root key, or the last operator; it was revoked already; or `signer` is no operator.
     """
-    old = principal(ws, name)
+    known = principals(ws)
+    old = pick(known, name)
     if old.keyid == ws.settings.workspace_id:
         raise Refused("the root operator's key cannot be revoked", hint=f"replace it: `hallmark key rotate {name}`")
     claim = {"name": name, "keyid": old.keyid, "reason": reason, "workspace": ws.settings.workspace_id, "at": _now()}
-    envelope = sign_envelope(REVOCATION_TYPE, canonical(claim), _vouching(ws, signer, passphrase))
+    envelope = sign_envelope(REVOCATION_TYPE, canonical(claim), _vouching(ws, known, signer, passphrase))
     with ws.store.lock():
         known = principals(ws)
         if not known[old.keyid].active:
@@ -223,10 +227,9 @@ def _verified(envelope: bytes, payload_type: str, signers: tuple[tuple[str, str]
     return open_envelope(orjson.loads(envelope), payload_type, dict(signers))
 
 
-def _vouching(ws: Workspace, name: str, passphrase: bytes | None) -> Signer:
+def _vouching(ws: Workspace, known: Mapping[str, Principal], name: str, passphrase: bytes | None) -> Signer:
     """Return an operator's signer. Raises Refused for anybody else's: what it signed would stop everything."""
     signer = ws.keys.load(name, passphrase)
-    known = principals(ws)
     if signer.keyid not in (active_operators(known.values()) if known else {ws.settings.workspace_id}):
         raise Refused(f"the key of `{name}` is no operator's key", hint="`hallmark key list` shows keys and roles")
     return signer
