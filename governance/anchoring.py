@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
+from registry import checkpoints
+from registry.errors import HallmarkError
 from registry.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 def anchor(ws: Workspace, actor: str) -> None:
-    """Anchor the journal as `actor`. What was done before stands whatever happens here."""
-    ws.principal(actor)
+    """Sign a checkpoint as `actor` and publish it to the setting `checkpoint_publish`.
+
+    What was done before stands whatever happens here: a failure is a warning. A key that is no Ed25519 key signs no
+    checkpoint, since C2SP notes are signed with Ed25519.
+    """
+    if ws.principal(actor).algorithm != "ed25519":
+        return
+    target = ws.settings["checkpoint_publish"]
+    try:
+        checkpoint = checkpoints.sign(ws, actor)
+        if target:
+            checkpoints.publish(ws, checkpoint, target)
+    except (HallmarkError, OSError) as error:
+        log.warning("the change is made, but its checkpoint was not signed and published: %s", error)

@@ -1,4 +1,8 @@
-"""Verification of certificates, releases and evaluation permits: signature, role, content, expiry, revocation."""
+"""Verification of certificates, releases and evaluation permits: signature, role, content, expiry, revocation.
+
+A key that was replaced keeps what it signed before that place of the journal. Of a revoked key nothing holds, whenever
+it was signed: nobody can tell since when it was in other hands.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from registry import seals
 from registry.clock import trusted_now
 from registry.errors import NotFound, Refused, Tampered
 from registry.identity import Principal, open_envelope
@@ -47,15 +52,15 @@ def verify_release(ws: Workspace, alias: str) -> VerifiedRelease:
 
     Raises:
         NotFound: no such alias.
-        Tampered: the pointer file is not what the journal last recorded.
+        Tampered: the pointer file is not what the journal last recorded, or a move carries no operator's signature.
         Refused: the certificate does not hold; says why.
     """
     release = ws.release(alias)
-    history = ws.store.query("SELECT release FROM alias_history WHERE alias = ? ORDER BY seq DESC LIMIT 1", [alias])
-    if not history or history[0]["release"] != release.id or release.alias != alias:
+    moves = seals.sealed(ws, "alias.moved", alias)
+    if not moves or moves[-1].body["release"] != release.id or release.alias != alias:
         raise Tampered(
             f"pointer file of alias `{alias}` is not what the journal records",
-            hint=f"run `hallmark rollback {alias}` to point at a verified release",
+            hint=f"after a crash: `hallmark release settle`; else `hallmark rollback {alias}` to a verified release",
         )
     certificate, statement, candidate = verify_certificate(ws, release.certificate)
     if (release.candidate, release.version) != (candidate.id, candidate.version):
@@ -72,7 +77,8 @@ def verify_certificate(ws: Workspace, ref: str) -> tuple[Certificate, dict[str, 
     """
     certificate = ws.get(ref, Certificate)
     principals = ws.principals()
-    statement = open_certificate(certificate.envelope, principals)
+    issued = seals.registration(ws, certificate.id)
+    statement = open_certificate(certificate.envelope, principals, issued.seq)
     predicate = statement["predicate"]
     candidate = Candidate(**predicate["candidate"])
     if predicate["candidateDigest"] != digest_of({"kind": "candidate", "body": plain(candidate)}) or (
@@ -82,24 +88,29 @@ def verify_certificate(ws: Workspace, ref: str) -> tuple[Certificate, dict[str, 
     if predicate["verdict"] != "PASS":
         raise Refused(f"certificate rests on the verdict {predicate['verdict']}", hint="only PASS may be certified")
     _check_subjects(ws, statement, candidate)
-    _check_approvals(predicate, candidate.id, principals)
+    _check_evidence(ws, predicate, candidate.id)
+    _check_approvals(ws, predicate, candidate.id, principals)
     if trusted_now(ws) >= datetime.fromisoformat(predicate["expires"]):
         raise Refused(f"certificate expired on {predicate['expires']}", hint="evaluate and promote again")
-    revoked = ws.store.query(
-        "SELECT ts, actor, body FROM event WHERE kind = 'certificate.revoked' AND subject = ?", [certificate.id]
-    )
-    if revoked:
-        reason = orjson.loads(revoked[0]["body"])["reason"]
+    for revoked in seals.sealed(ws, "certificate.revoked", certificate.id):
         raise Refused(
-            f"certificate was revoked by `{revoked[0]['actor']}` on {revoked[0]['ts'][:19]}: {reason}",
+            f"certificate was revoked by `{revoked.principal.name}` on {revoked.ts[:19]}: {revoked.body['reason']}",
             hint="roll back to another release",
         )
     return certificate, statement, candidate
 
 
-def open_certificate(envelope: dict[str, Any], principals: dict[str, Principal]) -> dict[str, Any]:
-    """Return the statement of a certificate's envelope, signed by an operator. Raises Refused, Tampered."""
-    signers = {p.keyid: p.public for p in principals.values() if p.role == "operator" and not p.revoked}
+def holds(principal: Principal, seq: int) -> bool:
+    """Say whether what a key signed at place `seq` of the journal holds now."""
+    return not principal.revoked and principal.counts_at(seq)
+
+
+def open_certificate(envelope: dict[str, Any], principals: dict[str, Principal], seq: int) -> dict[str, Any]:
+    """Return the statement of a certificate's envelope, signed by an operator whose key held at place `seq`.
+
+    Raises Refused, Tampered.
+    """
+    signers = {p.keyid: p.public for p in principals.values() if p.role == "operator" and holds(p, seq)}
     payload, _ = open_envelope(envelope, STATEMENT_TYPE, signers)
     statement: dict[str, Any] = orjson.loads(payload)
     if statement.get("_type") != STATEMENT or statement.get("predicateType") != CERTIFICATE_PREDICATE:
@@ -110,14 +121,13 @@ def open_certificate(envelope: dict[str, Any], principals: dict[str, Principal])
 def verify_permit(ws: Workspace, permit_id: str) -> VerifiedPermit:
     """Return a permit that holds now. Raises NotFound, Refused (signature, role, expired), Tampered."""
     rows = ws.store.query(
-        "SELECT subject, body FROM event WHERE kind = 'permit.issued' AND starts_with(subject, ?)", [permit_id]
+        "SELECT seq, subject, body FROM event WHERE kind = 'permit.issued' AND starts_with(subject, ?)", [permit_id]
     )
     if len(rows) != 1:
         raise NotFound(f"no permit `{permit_id}`", hint="permits are issued by `hallmark eval run`")
     body = orjson.loads(rows[0]["body"])
-    signers = {
-        p.keyid: p.public for p in ws.principals().values() if p.role in {"evaluator", "operator"} and not p.revoked
-    }
+    known = [p for p in ws.principals().values() if p.role in {"evaluator", "operator"}]
+    signers = {p.keyid: p.public for p in known if holds(p, rows[0]["seq"])}
     payload, _ = open_envelope(body["envelope"], PERMIT_TYPE, signers)
     claim = orjson.loads(payload)
     if claim["id"] != rows[0]["subject"]:
@@ -140,16 +150,43 @@ def _check_subjects(ws: Workspace, statement: dict[str, Any], candidate: Candida
         raise Tampered(f"certificate and store differ on `{names[0]}`", hint="restore the manifest from a copy")
 
 
-def _check_approvals(predicate: dict[str, Any], candidate: str, principals: dict[str, Principal]) -> None:
-    signers = {p.keyid: p.public for p in principals.values() if p.role == "approver"}
+def _check_evidence(ws: Workspace, predicate: dict[str, Any], candidate: str) -> None:
+    """The decision and the results it rests on are sealed by evaluators, and say what the certificate says."""
+    cited = [result["evalRun"] for result in predicate["results"]]
+    found = seals.registrations(ws, list(dict.fromkeys([predicate["decision"], *cited])))
+    registered = found[predicate["decision"]].body
+    decision = registered["body"]
+    if registered["kind"] != "decision" or digest_of({"kind": "decision", "body": decision}) != predicate["decision"]:
+        raise Tampered("certificate rests on a decision that does not hash to its id", hint="restore the journal")
+    if (decision["candidate"], decision["verdict"]) != (candidate, predicate["verdict"]):
+        raise Tampered("certificate rests on a decision that says something else", hint="evaluate and promote again")
+    if sorted(decision["eval_runs"]) != sorted(cited):
+        raise Tampered("certificate cites other results than its decision", hint="evaluate and promote again")
+
+
+def _check_approvals(
+    ws: Workspace, predicate: dict[str, Any], candidate: str, principals: dict[str, Principal]
+) -> None:
+    """Enough approvers, each with a key of their own, signed this candidate and decision while their keys held."""
+    approvers = {p.keyid: p for p in principals.values() if p.role == "approver"}
+    signers = {keyid: p.public for keyid, p in approvers.items() if not p.revoked}
     approved_by = set()
     for envelope in predicate["approvals"]:
         payload, keyid = open_envelope(envelope, APPROVAL_TYPE, signers)
         claim = orjson.loads(payload)
         if claim["candidate"] != candidate or claim["decision"] != predicate["decision"]:
             raise Tampered("certificate carries an approval of something else", hint="approve and promote again")
-        approved_by.add(keyid)
-    if len(approved_by) < predicate["quorum"] or predicate["quorum"] < 1:
-        raise Refused(
-            f"certificate has {len(approved_by)} of {predicate['quorum']} approvals", hint="approve and promote again"
-        )
+        if approvers[keyid].active or holds(approvers[keyid], _place_of(ws, claim, envelope)):
+            approved_by.add(keyid)
+    needed = max(1, predicate["quorum"], int(ws.settings.number("approvals")))
+    if len(approved_by) < needed:
+        raise Refused(f"certificate has {len(approved_by)} of {needed} approvals", hint="approve and promote again")
+
+
+def _place_of(ws: Workspace, claim: dict[str, Any], envelope: dict[str, Any]) -> int:
+    """Return the place of the journal where an approval was given, -1 for one that never was."""
+    rows = ws.store.query(
+        "SELECT seq, envelope FROM approval WHERE candidate = ? AND decision = ? ORDER BY seq",
+        [claim["candidate"], claim["decision"]],
+    )
+    return next((int(row["seq"]) for row in rows if orjson.loads(row["envelope"]) == envelope), -1)

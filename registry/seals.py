@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -120,12 +120,22 @@ def sealed(ws: Workspace, kind: str, subject: str | None = None) -> list[Sealed]
 
 def registration(ws: Workspace, ident: str) -> Sealed:
     """Return the sealed event that registered an asset. Raises NotFound, Tampered, Refused as `sealed` does."""
+    return registrations(ws, [ident])[ident]
+
+
+def registrations(ws: Workspace, idents: Sequence[str]) -> dict[str, Sealed]:
+    """Return, by asset id, the sealed event that registered each. Raises as `registration` does."""
     rows = ws.store.query(
-        "SELECT * FROM event WHERE kind = ? AND subject = ? ORDER BY seq LIMIT 1", [REGISTERED, ident]
+        "SELECT * FROM event WHERE kind = ? AND list_contains(?, subject) ORDER BY seq", [REGISTERED, list(idents)]
     )
-    if not rows:
-        raise NotFound(f"no asset `{ident}`", hint="was it registered in this workspace?")
-    return _check(ws, rows[0], ws.principals())
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["subject"], row)
+    missing = [ident for ident in idents if ident not in first]
+    if missing:
+        raise NotFound(f"no asset `{missing[0]}`", hint="was it registered in this workspace?")
+    principals = ws.principals()
+    return {ident: _check(ws, first[ident], principals) for ident in idents}
 
 
 def _check(ws: Workspace, row: dict[str, Any], principals: dict[str, Principal]) -> Sealed:

@@ -231,6 +231,7 @@ class Maker:
         predicate = {
             "candidate": plain(record), "candidateDigest": candidate.id, "decision": decision.id, "verdict": "PASS",
             "suite": self.suite.id, "approvals": [approval], "quorum": 1, "expires": EXPIRES, "note": self.dirt,
+            "results": [{"evalRun": run} for run in decision.body["eval_runs"]],
         }  # fmt: skip
         statement = {
             "_type": STATEMENT,
