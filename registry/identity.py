@@ -193,12 +193,11 @@ class Keys:
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        if passphrase is None and b"ENCRYPTED" in data[:64]:
-            passphrase = self.passphrase
+        secret = (passphrase or self.passphrase) if b"ENCRYPTED" in data[:64] else None
         try:
-            key = serialization.load_pem_private_key(data, passphrase)
+            key = serialization.load_pem_private_key(data, secret)
         except (TypeError, ValueError, UnsupportedAlgorithm):
-            hint = "give the right --passphrase-file; a key made without one takes none"
+            hint = "give the right --passphrase-file"
             raise SpecError(f"the key of `{name}` does not open with this passphrase", hint=hint) from None
         if isinstance(key, Ed25519PrivateKey):
             return key
