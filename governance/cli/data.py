@@ -1,4 +1,4 @@
-"""`hallmark data`: build, list, show, verify."""
+"""`hallmark data`: build, list, show, verify, withdraw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from governance.cli.app import Session, command
 
 @click.group()
 def data() -> None:
-    """Build, list, show and verify datasets."""
+    """Build, list, show, verify and withdraw datasets."""
 
 
 @data.command("build")
@@ -71,6 +71,42 @@ def verify(session: Session, ref: str) -> None:
     problems = session.ws.artifacts.verify(asset.body["manifest"])
     session.emit({"id": asset.id, "problems": problems}, problems or f"{asset.name}:{asset.number} is as recorded")
     session.exit(1 if problems else 0)
+
+
+@data.command("withdraw")
+@click.argument("source", metavar="SOURCE", default="")
+@click.option(
+    "--person", metavar="TEXT", default="", help="Withdraw the rows that hold this text; only a digest is kept."
+)
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+@click.option("--delete", is_flag=True, help="Take the datasets' bytes back too; hashes stay.")
+@click.option("--dry-run", is_flag=True, help="Say what is touched; record nothing.")
+@command
+def withdraw(session: Session, source: str, person: str, reason: str, delete: bool, dry_run: bool) -> None:
+    """Withdraw a source, a file, a dataset or a person's rows: what it touched, and what must be made again.
+
+    SOURCE is a source's name, path or digest, a file's path inside a source, or a dataset.
+
+    Example: hallmark data withdraw wiki --reason "licence ended" --dry-run
+    """
+    from governance import retention
+
+    if bool(source) == bool(person):
+        raise click.UsageError("name a SOURCE or `--person TEXT`, and not both")
+    if dry_run:
+        session.actor("withdraw-data", source or "person")
+        found = retention.survey(session.ws, source, person=person)
+    else:
+        found = retention.withdraw(
+            session.ws, source, person=person, reason=reason, delete=delete, actor=session.as_name
+        )
+    lines = ["would withdraw" if dry_run else "withdrawn"]
+    lines += [f"  rows       {row['rows']:>6}  {row['split']}  {row['source']}/{row['path']}" for row in found.rows]
+    lines += [f"  touches    {item['label']}" for item in found.assets]
+    lines += [f"  serves     {alias}" for alias in found.aliases]
+    lines += [f"  deleted    {ident[7:19]}" for ident in found.deleted]
+    lines += [f"  to do {number:>2}   {step}" for number, step in enumerate(found.plan, start=1)]
+    session.emit(found, lines)
 
 
 def _lines(ident: str, name: str, number: int, body: dict[str, object]) -> list[str]:

@@ -15,7 +15,7 @@ COMMANDS = {
     "schema": ("governance.cli.init:schema", "Print the JSON Schema of a spec."),
     "key": ("governance.cli.key:key", "Principals, their keys, and callers of the endpoint."),
     "platform": ("governance.cli.platform:platform", "Who may do what here, and the votes that change it."),
-    "data": ("governance.cli.data:data", "Build, list, show and verify datasets."),
+    "data": ("governance.cli.data:data", "Build, list, show, verify and withdraw datasets."),
     "train": ("governance.cli.train:train", "Train a model version from a recipe."),
     "candidate": ("governance.cli.candidate:candidate", "The complete configuration that would serve."),
     "eval": ("governance.cli.eval:group", "Measure a candidate on a suite; compare; plan."),
@@ -31,7 +31,9 @@ COMMANDS = {
     "report": ("governance.cli.report:report", "Dossier of a version; CI renderings of a decision."),
     "lineage": ("governance.cli.lineage:lineage", "What a version was made from; what changed."),
     "log": ("governance.cli.log:log", "Show and verify the journal."),
-    "store": ("governance.cli.store:store", "The projection: rebuild, figures."),
+    "store": ("governance.cli.store:store", "The projection and the objects: rebuild, collect."),
+    "version": ("governance.cli.version:version", "Import and export model folders; list, show."),
+    "hold": ("governance.cli.hold:hold", "Legal holds: what they cover is not deleted."),
     "pipeline": ("governance.cli.pipeline:pipeline", "Data, train, evaluate, gate, promote in one walk."),
 }
 

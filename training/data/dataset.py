@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from registry import withdrawals
 from registry.errors import NotFound, SpecError, UnknownName
 from registry.protocols import Progress, silent
 from registry.records import Asset, Dataset, Suite, digest_of
@@ -34,18 +35,23 @@ def build(ws: Workspace, spec_path: Path, *, actor: str, progress: Progress = si
     Raises:
         SpecError: the spec is wrong, or nothing is left for a training or hold-out split.
         NotFound: a source's folder is not there.
-        Refused: a text holds a canary. Nothing is stored.
+        Refused: a text holds a canary, or something withdrawn. Nothing is stored.
     """
     spec = load(spec_path, DataSpec)
     found = [find(source, spec_path.parent) for source in spec.sources]
+    withdrawals.refuse_sources(ws, [source.described() for source in found])
     protected, canaries, suites = _suites(ws, spec)
     receipt = _receipt(ws, spec, found, suites)
     if receipt.is_file():
         try:
-            return ws.resolve(json.loads(receipt.read_text())["dataset"], "dataset")
+            known = ws.resolve(json.loads(receipt.read_text())["dataset"], "dataset")
+            withdrawals.refuse_tombstoned(ws, known.id)
+            if not withdrawals.withdrawals(ws):
+                return known
         except (NotFound, ValueError, KeyError):
             log.info("receipt %s names no registered dataset: building again", receipt)
     taken = _extract(found, spec, progress)
+    withdrawals.refuse_rows(ws, ((row.source, row.path, row.text) for row in taken.rows))
     decontaminate.refuse_canaries(taken.rows, [*spec.canaries, *canaries])
     splits, drops = select(taken.rows, spec, protected)
     drops["too_short"] = taken.too_short
@@ -68,6 +74,7 @@ def build(ws: Workspace, spec_path: Path, *, actor: str, progress: Progress = si
         drops=drops,
         quarantined=taken.quarantined,
     )
+    withdrawals.refuse_tombstoned(ws, record.id)
     asset = ws.register(record, actor=actor, name=spec.name)
     receipt.write_text(json.dumps({"dataset": asset.id}))
     return asset
