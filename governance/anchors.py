@@ -19,6 +19,8 @@ from registry.workspace import Workspace
 if TYPE_CHECKING:
     from registry.identity import Principal
 
+    Principals = dict[str, Principal] | None
+
 Hashes = dict[tuple[str, int], str]
 """The hash the projection has of each (segment, position), in its order."""
 
@@ -32,15 +34,15 @@ class Held:
     seq: int = 0
 
 
-def vouched(ws: Workspace) -> tuple[dict[str, Principal], list[Fault]]:
-    """Return the principals by key id, or none and why nobody is vouched for."""
+def vouched(ws: Workspace) -> tuple[Principals, list[Fault]]:
+    """Return the principals by key id, or None and why nobody is vouched for."""
     try:
         return ws.principals(), []
     except HallmarkError as error:
-        return {}, [Fault(f"who may sign cannot be told: {error.message}")]
+        return None, [Fault(f"who may sign cannot be told: {error.message}")]
 
 
-def inner(ws: Workspace, found: Audit, principals: dict[str, Principal]) -> tuple[list[Held], list[Fault]]:
+def inner(ws: Workspace, found: Audit, principals: Principals) -> tuple[list[Held], list[Fault]]:
     """Return the recorded checkpoints in the log's order, and the records that are none."""
     records = {(name, pos): one for name, segment in found.segments.items() for pos, one in segment.checkpoints}
     good, bad = [], []
@@ -50,7 +52,7 @@ def inner(ws: Workspace, found: Audit, principals: dict[str, Principal]) -> tupl
         record = records[place]
         try:
             body = record["body"]
-            checkpoint, _ = checkpoints.verify(ws.settings.workspace_id, body["note"], principals)
+            checkpoint = _read(ws, body["note"], principals)
             if (str(checkpoint.size), checkpoint.root.hex()) != (record["subject"], body["root"]):
                 raise SpecError("it says something else than its signed note")
             if checkpoint.size >= seq:
@@ -64,15 +66,22 @@ def inner(ws: Workspace, found: Audit, principals: dict[str, Principal]) -> tupl
     return good, bad
 
 
-def outer(ws: Workspace, published: outside.Notes, principals: dict[str, Principal]) -> tuple[list[Held], list[Fault]]:
+def outer(ws: Workspace, published: outside.Notes, principals: Principals) -> tuple[list[Held], list[Fault]]:
     """Return the checkpoints from outside, and what is none of this log."""
     good, bad = [], []
     for place, note in published:
         try:
-            good.append(Held(checkpoints.verify(ws.settings.workspace_id, note, principals)[0], place))
+            good.append(Held(_read(ws, note, principals), place))
         except HallmarkError as error:
             bad.append(Fault(f"outside checkpoint `{place}` does not hold: {error.message}"))
     return good, bad
+
+
+def _read(ws: Workspace, note: str | bytes, principals: Principals) -> Checkpoint:
+    """Return a verified checkpoint; where nobody is vouched for any more, what it says is still worth comparing."""
+    if principals is None:
+        return checkpoints.parse(note)
+    return checkpoints.verify(ws.settings.workspace_id, note, principals)[0]
 
 
 def compared(
@@ -83,7 +92,7 @@ def compared(
     good = [one for one in ordered if roots.get(one.checkpoint.size) == one.checkpoint.root]
     faults = []
     parted = next((one for one in ordered if one.checkpoint.size in roots and one not in good), None)
-    if parted:
+    if parted and not any(fault.seq <= parted.checkpoint.size for fault in found.faults):  # else it follows from that
         faults.append(_parted(found, parted, good, projected))
     beyond = [one for one in ordered if one.checkpoint.size not in roots]
     if beyond and found.stopped is None:

@@ -115,18 +115,23 @@ def audit(ws: Workspace) -> Audit:
 def read(path: Path, workspace: str, promised: int) -> Segment:
     """Return what one segment file holds; `promised` is the byte up to which its records have a place in the log."""
     segment, data, prev = Segment(path.stem), path.read_bytes(), GENESIS
-    offset = 0
+    offset, doubt = 0, -1
     while offset < len(data):
         payload = _payload(data, offset)
         if payload is None:
             if offset < promised or _whole_after(data, offset):
-                _note(segment, offset, "its bytes do not match their checksum")
+                _note(segment, "its bytes do not match their checksum")
             else:
                 segment.torn = len(data) - offset
             break
-        why, record = _wrong(payload, len(segment.ends), prev, segment.name, workspace)
-        if why:
-            _note(segment, offset, why)
+        why, record = _wrong(payload, len(segment.ends), segment.name, workspace)
+        if doubt >= 0:  # the record before follows nothing: where this one follows it, the one before that was altered
+            _note(segment, "the record after it follows another one", doubt - (record.get("prev") == prev))
+        follows, doubt = record.get("prev") == prev, -1
+        if why or (not follows and not segment.ends):
+            _note(segment, why or "it follows another record")
+        elif not follows:
+            doubt = len(segment.ends)
         if record.get("kind") == CHECKPOINT:
             segment.checkpoints.append((len(segment.ends), record))
         prev = hashlib.sha256(payload).hexdigest()
@@ -134,16 +139,20 @@ def read(path: Path, workspace: str, promised: int) -> Segment:
         segment.ends.append(offset)
         segment.leaves.append(leaf_hash(payload))
         segment.hashes.append(prev)
+    if doubt >= 0:
+        _note(segment, "the record after it follows another one", doubt - 1)
     lost = promised - offset
     if lost > 0 and (segment.fault is None or segment.fault.byte == offset):
         segment.fault = None
-        _note(segment, offset, f"the record here is gone: the segment lost its last {lost} ingested bytes")
+        _note(segment, f"the record here is gone: the segment lost its last {lost} ingested bytes")
     return segment
 
 
-def _note(segment: Segment, byte: int, why: str) -> None:
+def _note(segment: Segment, why: str, pos: int | None = None) -> None:
+    """Keep the first fault of a segment: at a position, or at the record being read."""
     if segment.fault is None:
-        segment.fault = Fault(why, segment.name, byte, len(segment.ends))
+        at = len(segment.ends) if pos is None else pos
+        segment.fault = Fault(why, segment.name, segment.start(at), at)
 
 
 def _payload(data: bytes, offset: int) -> bytes | None:
@@ -167,18 +176,15 @@ def _whole_after(data: bytes, offset: int) -> bool:
     return False
 
 
-def _wrong(payload: bytes, pos: int, prev: str, name: str, workspace: str) -> tuple[str, dict[str, Any]]:
+def _wrong(payload: bytes, pos: int, name: str, workspace: str) -> tuple[str, dict[str, Any]]:
     """Return what is wrong with a record, or nothing, and the record."""
     try:
         record: dict[str, Any] = orjson.loads(payload)
-        claimed = (record["prev"], record["pos"])
-        kind, subject, body = record["kind"], record["subject"], record["body"]
+        kind, subject, body, claimed = record["kind"], record["subject"], record["body"], record["pos"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "it is not a journal record", {}
-    if claimed[0] != prev:
-        return "it does not follow the record before it", record
-    if claimed[1] != pos:
-        return f"it says it is number {claimed[1]} of its segment", record
+    if claimed != pos:
+        return f"it says it is number {claimed} of its segment", record
     if (pos == 0) != (kind == OPENED):
         return "a segment begins with one record of its opening", record
     if pos == 0 and (body.get("workspace"), subject) != (workspace, name):
@@ -225,7 +231,8 @@ def _follow(found: Audit, lines: list[dict[str, Any]]) -> None:
         if segment.start(pos) != line["to"]:
             found.stopped = (segment.name, pos)
             if segment.fault is None:
-                found.faults.append(Fault(f"`{ORDER}` is damaged at byte {line['byte']}: it ends inside a record"))
+                why = f"the line at byte {line['byte']} of `{ORDER}` ends inside this record"
+                segment.fault = Fault(why, segment.name, segment.start(pos), pos)
             return
         if "hash" in line and line["hash"] != segment.hashes[pos - 1]:
             _note_last(segment, pos - 1)

@@ -80,7 +80,7 @@ def examine(
     leaves = found.leaves()
     roots = checkpoints.roots(leaves, [one.checkpoint.size for one in (*recorded, *kept)])
     good, parted = compared(found, [*recorded, *kept], roots, projected)
-    faults += [*unvouched, *unsound, *foreign, *parted]
+    faults += [*unsound, *foreign, *parted, *([] if found.faults else unvouched)]
     faults += [fault for receipt in held if (fault := held_receipt(ws, found, receipt))]
     faults += [fault for copy in copies for fault in held_copy(ws, found, copy)]
     faults.sort(key=lambda fault: fault.seq or len(leaves) + 1)

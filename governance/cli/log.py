@@ -40,7 +40,7 @@ def show(session: Session, count: int, kind: str | None) -> None:
 
 @log.command("verify")
 @click.option("--checkpoint", "anchors", multiple=True, metavar="PLACE",
-              help="Checkpoints from outside: a file, folder, http(s) URL or git repository. May be repeated.")  # fmt: skip
+              help="Checkpoints held outside: file, folder, http(s) URL, git repository. May be repeated.")  # fmt: skip
 @click.option("--receipt", "receipts", multiple=True, type=click.Path(path_type=Path),
               help="A file with receipts, whose records must still be there. May be repeated.")  # fmt: skip
 @click.option("--copy", "copies", multiple=True, type=click.Path(path_type=Path, file_okay=False),

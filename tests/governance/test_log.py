@@ -1,0 +1,503 @@
+"""`log verify`: every edit, deletion and reordering is named; a cut is found back to what is held outside."""
+
+import hashlib
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from governance import proofs
+from governance.log import examine, verify_log
+from registry import checkpoints, merkle, notes
+from registry.errors import HallmarkError, NotFound, SpecError
+from registry.journal import Journal
+from registry.workspace import Workspace
+
+PROPERTY = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A log of two segments in several batches, with checkpoints recorded in between."""
+    root = tmp_path_factory.mktemp("made") / "ws"
+    ws = Workspace.create(root)
+    other = Journal(root / "journal", ws.settings.workspace_id)
+    for step in range(3):
+        for journal in (ws.journal, other):
+            journal.append([("count", f"s{n}", {"n": n, "step": step}, "me") for n in range(4)])
+        checkpoints.sign(ws, "operator")
+    ws.journal.append([("count", "last", {}, "me")])
+    ws.store.sync()
+    for journal in (ws.journal, other):
+        journal.close()
+    return root
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """Make a copy of that log; the same place is used again for every example of a property."""
+
+    def fresh():
+        shutil.rmtree(tmp_path / "ws", ignore_errors=True)
+        shutil.copytree(made, tmp_path / "ws")
+        return Workspace.open(tmp_path / "ws")
+
+    return fresh
+
+
+def payloads(path):
+    data, found = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:4], "little")
+        found.append(data[8 : 8 + length])
+        data = data[8 + length :]
+    return found
+
+
+def write(path, records):
+    """Write records with correct lengths and checksums."""
+    path.write_bytes(b"".join(
+        len(one).to_bytes(4, "little") + zlib.crc32(one).to_bytes(4, "little") + one for one in records
+    ))  # fmt: skip
+
+
+def rechained(records):
+    """Give every record the position and hash that make the chain whole again."""
+    chain, prev = [], "0" * 64
+    for pos, record in enumerate(records):
+        value = json.loads(record) | {"pos": pos, "prev": prev}
+        chain.append(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+        prev = hashlib.sha256(chain[-1]).hexdigest()
+    return chain
+
+
+def lines_of(ws):
+    return [json.loads(line) for line in (ws.journal.root / "order.log").read_text().splitlines()]
+
+
+def forget(ws):
+    """Take the projection away, so that it is made again from what the journal says now."""
+    ws.close()
+    shutil.rmtree(ws.root / "store")
+    (ws.root / "store").mkdir()
+    return Workspace.open(ws.root)
+
+
+def reorder(ws, lines):
+    (ws.journal.root / "order.log").write_text(
+        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    )
+
+
+def cut_to(ws, size):
+    """Cut segments, `order.log` and projection back to the first `size` records, leaving no trace."""
+    kept, seq = [], 0
+    ends = {}
+    for line in lines_of(ws):
+        place = line["from"]
+        data = (ws.journal.root / f"{line['segment']}.seg").read_bytes()
+        while place < line["to"] and seq < size:
+            place += 8 + int.from_bytes(data[place : place + 4], "little")
+            seq += 1
+        if place > line["from"]:
+            ends[line["segment"]] = place
+            whole = place == line["to"]
+            kept.append(line if whole else {"segment": line["segment"], "from": line["from"], "to": place})
+    for path in ws.journal.segments():
+        path.write_bytes(path.read_bytes()[: ends.get(path.stem, 0)])
+        if not path.stat().st_size:
+            path.unlink()
+    reorder(ws, kept)
+    return forget(ws)
+
+
+def rewrite(ws, seq, change):
+    """Change one record and make the whole journal consistent again, as its owner without keys could."""
+    row = ws.store.query("SELECT segment, pos FROM event WHERE seq = ?", [seq])[0]
+    path = ws.journal.root / f"{row['segment']}.seg"
+    records = payloads(path)
+    before = boundaries(records)
+    records[row["pos"]] = change(records[row["pos"]])
+    chain = rechained(records)
+    write(path, chain)
+    moved = dict(zip(before, boundaries(chain), strict=True))
+    lines = [
+        {"segment": line["segment"], "from": moved[line["from"]], "to": moved[line["to"]]}
+        if line["segment"] == path.stem else {key: line[key] for key in ("segment", "from", "to")}
+        for line in lines_of(ws)
+    ]  # fmt: skip
+    reorder(ws, lines)
+    return forget(ws)
+
+
+def boundaries(records):
+    ends = [0]
+    for record in records:
+        ends.append(ends[-1] + 8 + len(record))
+    return ends
+
+
+def altered(record):
+    value = json.loads(record)
+    value["actor"] += "x"
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def note_of(ws, path):
+    """Sign a checkpoint and keep it outside; return it."""
+    held = checkpoints.draft(ws, "operator")
+    path.write_text(held.note)
+    return held
+
+
+# ---- what holds ------------------------------------------------------------------------------------------------
+
+
+def test_an_untouched_log_verifies_and_says_what_is_not_anchored(copy, tmp_path):
+    ws = copy()
+    found = examine(ws)
+    assert (found.problems, found.first_bad) == ((), None)
+    assert found.checkpoints == 3
+    assert (found.anchored, found.unanchored) == (0, found.size)
+    assert "a cut end would not show" in found.checked[-1]
+    held = note_of(ws, tmp_path / "held.txt")
+    ws.journal.append([("count", "s", {}, "me")] * 3)
+    copied = shutil.copytree(ws.journal.root, tmp_path / "copied")
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps([proofs.receipt_of(ws, "3"), proofs.receipt_of(ws, "10")]))
+    ws.journal.append([("count", "s", {}, "me")])
+    found = examine(ws, [str(tmp_path / "held.txt")], [receipt], [Path(copied)])
+    assert found.problems == ()
+    assert (found.anchored, found.unanchored) == (held.size, 4)
+    assert f"{held.size} of {held.size + 4} records anchored" in found.checked[3]
+    assert "2 receipts" in found.checked[4]
+    assert "1 copies" in found.checked[5]
+    assert verify_log(ws).exit_code == 0
+
+
+def test_an_unfinished_write_is_no_damage(copy):
+    ws = copy()
+    path = ws.journal.segments()[0]
+    ws.journal.append([("count", "unfinished", {}, "me")])
+    ws.journal.close()
+    path.write_bytes(path.read_bytes()[:-5])
+    found = examine(ws)
+    assert found.problems == ()
+    assert "never acknowledged" in " ".join(found.checked)
+
+
+# ---- edited, deleted, moved ------------------------------------------------------------------------------------
+
+
+def of_segment(ws, path, pos):
+    return ws.store.query("SELECT seq FROM event WHERE segment = ? AND pos = ?", [path.stem, pos])[0]["seq"]
+
+
+@PROPERTY
+@given(data=st.data())
+def test_a_flipped_bit_is_found_in_its_record(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from(ws.journal.segments()))
+    raw, ends = bytearray(path.read_bytes()), boundaries(payloads(path))
+    at = data.draw(st.integers(0, len(raw) - 1))
+    pos = sum(end <= at for end in ends) - 1
+    seq = of_segment(ws, path, pos)
+    raw[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    found = examine(ws)
+    assert (found.first_bad.segment, found.first_bad.pos, found.first_bad.byte) == (path.stem, pos, ends[pos])
+    assert found.first_bad.seq == seq
+    assert found.problems[0].startswith(f"journal segment `{path.name}` is broken at byte {ends[pos]}")
+
+
+@PROPERTY
+@given(data=st.data())
+def test_an_edited_record_is_found_though_its_checksum_was_mended(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from(ws.journal.segments()))
+    records = payloads(path)
+    pos = data.draw(st.integers(0, len(records) - 1))
+    seq, ends = of_segment(ws, path, pos), boundaries(records)
+    records[pos] = data.draw(st.sampled_from([altered, lambda one: one.replace(b'"me"', b'"ME"', 1) + b" "]))(
+        records[pos]
+    )
+    write(path, records)
+    found = examine(ws)
+    assert (found.first_bad.segment, found.first_bad.pos, found.first_bad.byte) == (path.stem, pos, ends[pos])
+    assert found.first_bad.seq == seq
+
+
+@PROPERTY
+@given(data=st.data())
+def test_a_deleted_record_is_found(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from(ws.journal.segments()))
+    records = payloads(path)
+    pos = data.draw(st.integers(0, len(records) - 1))
+    del records[pos]
+    write(path, records)
+    found = examine(ws)
+    assert (found.first_bad.segment, found.first_bad.pos) == (path.stem, pos)
+    assert found.problems
+
+
+@PROPERTY
+@given(data=st.data())
+def test_reordered_records_are_found(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from(ws.journal.segments()))
+    records = payloads(path)
+    one, two = sorted(data.draw(st.lists(st.integers(0, len(records) - 1), min_size=2, max_size=2, unique=True)))
+    records[one], records[two] = records[two], records[one]
+    write(path, records)
+    found = examine(ws)
+    assert (found.first_bad.segment, found.first_bad.pos) == (path.stem, one)
+
+
+@PROPERTY
+@given(data=st.data())
+def test_an_inserted_record_is_found(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from(ws.journal.segments()))
+    records = payloads(path)
+    pos = data.draw(st.integers(0, len(records) - 1))
+    records.insert(pos, records[data.draw(st.integers(0, len(records) - 1))])
+    write(path, records)
+    found = examine(ws)
+    assert found.first_bad.segment == path.stem
+    assert found.first_bad.pos in (pos, pos + 1)  # a record copied to its own place is found as the one after it
+
+
+def test_a_segment_that_is_gone_or_foreign_is_named(copy, tmp_path):
+    ws = copy()
+    first, second = ws.journal.segments()
+    data = second.read_bytes()
+    second.unlink()
+    assert "journal segment `000002.seg` is missing" in examine(ws).problems
+    shutil.copyfile(first, second)
+    assert "belongs to segment `000001`" in examine(ws).problems[0]
+    foreign = Workspace.create(tmp_path / "foreign")
+    foreign.store.sync()
+    shutil.copyfile(foreign.journal.segments()[0], second.with_name("000003.seg"))
+    second.write_bytes(data)
+    assert f"of workspace `{foreign.settings.workspace_id[:12]}`" in examine(ws).problems[0]
+    second.with_name("000003.seg").rename(second.with_name("000004.seg"))
+    assert "journal segment `000003.seg` is missing" in examine(ws).problems
+
+
+def test_a_damaged_order_is_found(copy):
+    ws = copy()
+    lines = lines_of(ws)
+    moved = next(at for at, line in enumerate(lines[1:], 1) if line["segment"] != lines[at - 1]["segment"])
+    swapped = [*lines[: moved - 1], lines[moved], lines[moved - 1], *lines[moved + 1 :]]
+    for broken in (lines[1:], [*lines[:2], *lines[3:]], [lines[0], *lines], swapped, [{"segment": "000001"}, *lines]):
+        reorder(ws, broken)
+        assert examine(ws).problems, broken
+    reorder(ws, [*lines[:-1], {**lines[-1], "to": lines[-1]["to"] - 1}])
+    assert examine(ws).problems
+    reorder(ws, lines)
+    assert examine(ws).problems == ()
+
+
+def test_an_altered_projection_is_found(copy):
+    import duckdb
+
+    ws = copy()
+    ws.store.sync()
+    for path in (ws.root / "store").glob("*.duckdb"):
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("UPDATE event SET hash = 'f' WHERE seq = 7")
+    found = examine(ws)
+    assert found.first_bad.seq == 7
+    assert "the projection has another record" in found.problems[0]
+
+
+# ---- written anew ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@PROPERTY
+@given(data=st.data())
+def test_a_log_rewritten_as_a_whole_contradicts_its_own_checkpoints(copy, data):
+    ws = copy()
+    sizes = [one.size for one in checkpoints.recorded(ws)]
+    seqs = [row["seq"] for row in ws.store.query(
+        "SELECT seq FROM event WHERE kind = 'count' AND seq <= ? ORDER BY seq", [sizes[-1]])]  # fmt: skip
+    seq = data.draw(st.sampled_from(seqs))
+    ws = rewrite(ws, seq, altered)
+    found = examine(ws)
+    size = next(size for size in sizes if size >= seq)
+    last = max((other for other in sizes if other < seq), default=0)
+    assert f"the recorded checkpoint over {size} records" in found.problems[0]
+    assert "has another root" in found.problems[0]
+    assert f"one of {last + 1} to {size}" in found.problems[0]
+    assert found.first_bad.seq == last + 1
+
+
+@pytest.mark.slow
+@PROPERTY
+@given(data=st.data())
+def test_a_log_rewritten_with_its_checkpoints_taken_out_contradicts_those_outside(copy, tmp_path, data):
+    ws = copy()
+    shutil.rmtree(tmp_path / "held", ignore_errors=True)
+    (tmp_path / "held").mkdir()
+    rows = ws.store.query("SELECT seq, body FROM event WHERE kind = 'checkpoint.signed' ORDER BY seq")
+    for row in rows:
+        note = json.loads(row["body"])["note"]
+        (tmp_path / "held" / f"{row['seq']}.txt").write_text(note)
+    sizes = [one.size for one in checkpoints.recorded(ws)]
+    for row in rows:
+        ws = rewrite(ws, row["seq"], lambda one: one.replace(b"checkpoint.signed", b"nothing.happened!"))
+    seq = data.draw(st.integers(2, sizes[-1]))
+    ws = rewrite(ws, seq, lambda one: one.replace(b'"ts":"2', b'"ts":"1'))
+    assert examine(ws).problems == ()
+    found = examine(ws, [str(tmp_path / "held")])
+    size = next(size for size in sizes if size >= min(seq, rows[0]["seq"]))
+    assert f"the outside checkpoint over {size} records" in found.problems[0]
+    assert found.first_bad.seq == max((other for other in sizes if other < size), default=0) + 1
+
+
+# ---- cut -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@PROPERTY
+@given(data=st.data())
+def test_a_log_cut_without_trace_is_found_back_to_what_is_held_outside(copy, tmp_path, data):
+    ws = copy()
+    held = note_of(ws, tmp_path / "held.txt")
+    ws.journal.append([("count", "later", {}, "me")] * 3)
+    ws.store.sync()
+    size = held.size + 3
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps(proofs.receipt_of(ws, str(size - 1))))
+    shutil.rmtree(tmp_path / "copied", ignore_errors=True)
+    copied = Path(shutil.copytree(ws.journal.root, tmp_path / "copied"))
+    kept = data.draw(st.integers(2, size))
+    ws = cut_to(ws, kept)
+    found = examine(ws, [str(tmp_path / "held.txt")])
+    if kept < held.size:
+        assert f"the journal was cut: a checkpoint over {held.size} records is held outside" in found.problems[-1]
+        assert f"{kept} remain" in found.problems[-1]
+    else:
+        assert found.problems == ()
+        assert (found.anchored, found.unanchored) == (held.size, kept - held.size)
+    assert any("a receipt is held" in one for one in examine(ws, receipts=[receipt]).problems) == (kept < size - 1)
+    assert bool(examine(ws, copies=[copied]).problems) == (kept < size)
+
+
+def test_a_log_cut_and_continued_is_found(copy, tmp_path):
+    ws = copy()
+    note_of(ws, tmp_path / "held.txt")
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps(proofs.receipt_of(ws, "25")))
+    row = ws.store.query("SELECT segment, pos FROM event WHERE seq = 25")[0]
+    copied = Path(shutil.copytree(ws.journal.root, tmp_path / "copied"))
+    ws = cut_to(ws, 20)
+    for _ in range(3):
+        writer = Journal(ws.journal.root, ws.settings.workspace_id)
+        ws.journal.append([("count", "instead", {}, "me")] * 10)
+        writer.append([("count", "instead", {}, "me")] * 10)
+        writer.close()
+    assert examine(ws).problems == ()
+    assert "the outside checkpoint over" in examine(ws, [str(tmp_path / "held.txt")]).problems[0]
+    found = examine(ws, receipts=[receipt])
+    assert "a receipt is held for another record here" in found.problems[0]
+    assert (found.first_bad.segment, found.first_bad.pos) == (row["segment"], row["pos"])
+    assert "has another record here" in examine(ws, copies=[copied]).problems[0]
+
+
+# ---- what is held outside must hold itself ---------------------------------------------------------------------
+
+
+def test_a_checkpoint_from_outside_that_does_not_hold_is_a_problem(copy, tmp_path):
+    ws = copy()
+    held = note_of(ws, tmp_path / "held.txt")
+    text = held.note.split("\n\n")[0] + "\n"
+    public = ws.keys.create("stranger")
+    forged = tmp_path / "forged.txt"
+    forged.write_text(notes.sign(text, f"{held.origin}/operator", public))
+    assert "no known key signed" in examine(ws, [str(forged)]).problems[0]
+    forged.write_text(held.note.replace(f"\n{held.size}\n", "\n1\n"))
+    assert "does not verify" in examine(ws, [str(forged)]).problems[0]
+    forged.write_text("nothing\n")
+    assert "malformed" in examine(ws, [str(forged)]).problems[0]
+    other = Workspace.create(tmp_path / "other")
+    note_of(other, forged)
+    assert "of the log `hallmark/" in examine(ws, [str(forged)]).problems[0]
+    assert examine(ws, [str(tmp_path / "held.txt"), str(forged)]).anchored == held.size
+    with pytest.raises(HallmarkError, match="no file"):
+        examine(ws, [str(tmp_path / "none.txt")])
+
+
+def test_a_recorded_checkpoint_that_does_not_hold_is_named(copy):
+    ws = copy()
+    held = checkpoints.draft(ws, "operator")
+    body = {"note": held.note, "size": held.size, "root": held.root.hex()}
+    for wrong in (body | {"root": "00"}, body | {"note": held.note + "x"}, {"note": 3}, {}):
+        ws = copy()
+        ws.record("checkpoint.signed", str(held.size), wrong, actor="operator")
+        ws.record("count", "after", {}, actor="me")
+        found = examine(ws)
+        assert "this checkpoint does not hold" in found.problems[0]
+        assert found.first_bad.seq == held.size + 1
+    ws = copy()
+    ws.journal.append([("count", "s", {}, "me")])
+    early = checkpoints.draft(ws, "operator")
+    ws = copy()
+    body = {"note": early.note, "size": early.size, "root": early.root.hex()}
+    ws.record("checkpoint.signed", str(early.size), body, actor="operator")
+    assert "but is number" in examine(ws).problems[0]
+
+
+def test_receipts_and_copies_of_something_else_are_refused(copy, tmp_path):
+    ws = copy()
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps(proofs.receipt_of(ws, "3") | {"workspace": "0" * 64}))
+    assert "is of workspace `000000000000`" in examine(ws, receipts=[receipt]).problems[0]
+    for wrong, message in (("{", "not JSON"), ("{}", "not a receipt"), ("[3]", "not a receipt")):
+        receipt.write_text(wrong)
+        with pytest.raises(SpecError, match=message):
+            examine(ws, receipts=[receipt])
+    with pytest.raises(NotFound, match="no file"):
+        examine(ws, receipts=[tmp_path / "none.json"])
+    with pytest.raises(NotFound, match="no copy of a journal"):
+        examine(ws, copies=[tmp_path])
+    copied = Path(shutil.copytree(ws.journal.root, tmp_path / "copied"))
+    for path in copied.glob("*.seg"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    assert "does not hold itself" in examine(ws, copies=[copied]).problems[0]
+
+
+# ---- proofs ----------------------------------------------------------------------------------------------------
+
+
+def test_every_covered_record_has_a_proof_that_stands_alone(copy):
+    ws = copy()
+    newest = checkpoints.newest(ws)
+    for seq in (1, 2, newest.size):
+        row = ws.store.query("SELECT hash FROM event WHERE seq = ?", [seq])[0]
+        for ref in (str(seq), row["hash"], row["hash"][:16]):
+            proof = proofs.prove(ws, ref)
+            assert proof["seq"] == seq
+            leaf = merkle.leaf_hash(proof["payload"].encode())
+            path = [bytes.fromhex(step) for step in proof["proof"]]
+            stated = checkpoints.parse(proof["checkpoint"])
+            assert merkle.verify_inclusion(leaf, proof["index"], stated.size, path, stated.root)
+    with pytest.raises(NotFound, match="not "):
+        proofs.prove(ws, str(newest.size + 1))
+    for missing in ("0", "999", "ffffffff", "ff", "nonsense"):
+        with pytest.raises(NotFound, match="no records"):
+            proofs.prove(ws, missing)
+
+
+def test_a_log_without_checkpoint_proves_nothing(tmp_path):
+    ws = Workspace.create(tmp_path / "ws")
+    with pytest.raises(NotFound, match="no checkpoint covers record 1"):
+        proofs.prove(ws, "1")
