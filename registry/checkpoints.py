@@ -183,40 +183,23 @@ def _verified(ws: Workspace, sql: str) -> list[Checkpoint]:
 
 def _tree(ws: Workspace) -> merkle.Frontier:
     """Return the tree over all records, ingested first."""
-    tree = merkle.Frontier()
-    tree.extend(_leaves(ws))
-    return tree
-
-
-def _leaves(ws: Workspace) -> list[bytes]:
-    """Return the leaf of every ordered record."""
-    from registry.journal import HEADER, read_order
-
-    ws.store.sync()
-    leaves = []
-    for entry in read_order(ws.journal.root / "order.log"):
-        data = (ws.journal.root / f"{entry['segment']}.seg").read_bytes()
-        place = entry["from"]
-        while place < entry["to"]:
-            length = HEADER.unpack_from(data, place)[0]
-            leaves.append(merkle.leaf_hash(data[place + HEADER.size : place + HEADER.size + length]))
-            place += HEADER.size + length
-    return leaves
+    size, peaks = ws.store.frontier()
+    return merkle.Frontier(size, peaks)
 
 
 def _check_published(ws: Workspace, checkpoint: Checkpoint, published: outside.Notes) -> int:
     """Return the size of the newest published checkpoint (0 for none) after holding each against this log."""
     if not published:
         return 0
-    principals, leaves = ws.principals(), _leaves(ws)
-    size = len(leaves)
+    principals, size = ws.principals(), ws.store.size()
     found = []
     for place, note in published:
         try:
             found.append((place, verify(ws.settings.workspace_id, note, principals)[0]))
         except HallmarkError as error:
             raise Tampered(f"`{place}` holds no checkpoint of this log: {error.message}", hint=error.hint) from None
-    mine = roots(leaves[: max(other.size for _, other in found)], [other.size for _, other in found])
+    sizes = [other.size for _, other in found]
+    mine = roots(ws.store.leaves(0, min(size, max(sizes))), sizes)
     for place, other in found:
         if other.size > size:
             raise Tampered(
