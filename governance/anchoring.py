@@ -17,11 +17,12 @@ def anchor(ws: Workspace, actor: str) -> None:
     What was done before stands whatever happens here: a failure is a warning. A key that is no Ed25519 key signs no
     checkpoint, since C2SP notes are signed with Ed25519.
     """
-    if ws.principal(actor).algorithm != "ed25519":
-        return
     target = ws.settings["checkpoint_publish"]
     try:
-        checkpoint = checkpoints.sign(ws, actor)
+        with ws.store.reading():
+            if ws.principal(actor).algorithm != "ed25519":
+                return
+            checkpoint = checkpoints.sign(ws, actor)
         if target:
             checkpoints.publish(ws, checkpoint, target)
     except (HallmarkError, OSError) as error:

@@ -36,6 +36,11 @@ class Approval:
     envelope: dict[str, Any]
 
 
+def quorum(ws: Workspace) -> int:
+    """Return how many approvals a certificate needs: the setting `approvals`, at least one."""
+    return max(1, int(ws.settings.number("approvals")))
+
+
 def newest_decision(ws: Workspace, candidate: str) -> Asset:
     """Return the newest gate decision on a candidate. Raises NotYet when there is none."""
     rows = ws.store.query(
@@ -57,6 +62,11 @@ def approve(
         Refused: the actor may not approve, trained it, or the verdict is not PASS; or no reason was given.
         NotYet: the gate has not judged it.
     """
+    with ws.store.reading():
+        return _approve(ws, candidate, reason=reason, actor=actor, passphrase=passphrase)
+
+
+def _approve(ws: Workspace, candidate: Asset, *, reason: str, actor: str | None, passphrase: bytes | None) -> Approval:
     name = roles.acting(ws, "approve", actor)
     trained = separation.trainers(ws, candidate)
     own = ws.principal(name).keyid in trained.keyids
@@ -103,6 +113,11 @@ def withdraw(ws: Workspace, candidate: Asset, *, reason: str, actor: str | None 
 
 def valid(ws: Workspace, candidate: Asset, decision: Asset) -> list[Approval]:
     """Return the approvals of (candidate, decision) that count now, one per principal."""
+    with ws.store.reading():
+        return _valid(ws, candidate, decision)
+
+
+def _valid(ws: Workspace, candidate: Asset, decision: Asset) -> list[Approval]:
     trained = separation.trainers(ws, candidate)
     approvers = {p.keyid: p for p in ws.principals().values() if p.role == "approver" and p.keyid not in trained.keyids}
     signers = {keyid: p.public for keyid, p in approvers.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from governance import approvals, certificate, roles
 from governance.anchoring import anchor
+from governance.approvals import Approval
 from registry import aliases
 from registry.aliases import Head, settle
 from registry.attestation import verify_certificate
@@ -53,33 +54,40 @@ def promote(
         NotYet: no decision, an INCONCLUSIVE one, or approvals missing.
         Tampered: the stored weights or policy are not the bytes that were judged.
     """
-    principal = roles.require(ws, "promote", candidate.id, actor)
-    ws.pointer(alias)
-    settle(ws)
-    seen = _expected(ws, alias, expect)
+    with ws.store.reading():
+        principal = roles.require(ws, "promote", candidate.id, actor)
+        ws.pointer(alias)
+        settle(ws)
+        seen = _expected(ws, alias, expect)
+        decision, given = _judged_and_approved(ws, candidate)
+        check_bytes(ws, candidate)
+        with ws.store.lock():
+            now = aliases.head(ws, alias)
+            if now is None or now.release.candidate != candidate.id:  # two promotions of one candidate agree
+                aliases.check_unmoved(alias, now, _id(seen))
+            issued = certificate.issue(ws, candidate, decision, given, actor=principal.name, passphrase=passphrase)
+            done = _move(ws, alias, issued, _id(now), actor=principal.name, reason=reason)
+        if done.moved:
+            anchor(ws, principal.name)
+        return done
+
+
+def _judged_and_approved(ws: Workspace, candidate: Asset) -> tuple[Asset, list[Approval]]:
+    """Return the newest decision and its approvals. Raises Refused, NotYet as `promote` does."""
     decision = approvals.newest_decision(ws, candidate.id)
     verdict = decision.body["verdict"]
     if verdict != "PASS":
         kind = NotYet if verdict == "INCONCLUSIVE" else Refused
         raise kind(f"the gate's verdict is {verdict}: only PASS is certified and promoted",
                    hint=f"`hallmark gate show {decision.id[7:19]}` says why")  # fmt: skip
-    quorum = int(ws.settings.number("approvals"))
+    quorum = approvals.quorum(ws)
     given = approvals.valid(ws, candidate, decision)
     if len(given) < quorum:
         raise NotYet(
             f"{len(given)} of {quorum} approvals",
             hint=f"an approver runs `hallmark approve {candidate.id[7:19]} --reason ...`",
         )
-    check_bytes(ws, candidate)
-    with ws.store.lock():
-        now = aliases.head(ws, alias)
-        if now is None or now.release.candidate != candidate.id:  # two promotions of one candidate agree
-            aliases.check_unmoved(alias, now, _id(seen))
-        issued = certificate.issue(ws, candidate, decision, given, actor=principal.name, passphrase=passphrase)
-        done = _move(ws, alias, issued, _id(now), actor=principal.name, reason=reason)
-    if done.moved:
-        anchor(ws, principal.name)
-    return done
+    return decision, given
 
 
 def rollback(ws: Workspace, alias: str, *, to: str | None = None, actor: str | None = None, reason: str) -> Promoted:
@@ -97,16 +105,17 @@ def rollback(ws: Workspace, alias: str, *, to: str | None = None, actor: str | N
         Refused: the target's certificate does not hold, or someone else moved the alias meanwhile.
         Tampered: the target's bytes are not those that were certified.
     """
-    principal = roles.require(ws, "rollback", alias, actor)
-    settle(ws)
-    seen = aliases.head(ws, alias)
-    target = target_of(ws, alias, to)
-    check_bytes(ws, ws.resolve(target.body["candidate"], "candidate"))
-    with ws.store.lock():
-        done = _move(ws, alias, target, _id(seen), actor=principal.name, reason=reason)
-    if done.moved:
-        anchor(ws, principal.name)
-    return done
+    with ws.store.reading():
+        principal = roles.require(ws, "rollback", alias, actor)
+        settle(ws)
+        seen = aliases.head(ws, alias)
+        target = target_of(ws, alias, to)
+        check_bytes(ws, ws.resolve(target.body["candidate"], "candidate"))
+        with ws.store.lock():
+            done = _move(ws, alias, target, _id(seen), actor=principal.name, reason=reason)
+        if done.moved:
+            anchor(ws, principal.name)
+        return done
 
 
 def revoke(ws: Workspace, ref: str, *, reason: str, actor: str | None = None) -> Asset:
@@ -115,6 +124,7 @@ def revoke(ws: Workspace, ref: str, *, reason: str, actor: str | None = None) ->
     principal = roles.require(ws, "revoke", target.id, actor)
     if not reason.strip():
         raise Refused("a revocation needs a reason", hint="give one with `--reason`")
+    trusted_now(ws)  # a clock that runs behind signs nothing
     ws.record("certificate.revoked", target.id, {"reason": reason}, actor=principal.name)
     anchor(ws, principal.name)
     return target

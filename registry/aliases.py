@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from registry.errors import NotFound, Refused, Tampered
-from registry.records import Release, plain
+from registry.records import Certificate, Release, plain
 from registry.workspace import Workspace
 
 MOVED = "alias.moved"
@@ -33,7 +30,7 @@ def head(ws: Workspace, alias: str) -> Head | None:
 def heads(ws: Workspace) -> dict[str, Head]:
     """Return every alias with what it points at, in name order."""
     with ws.store.lock():
-        names = sorted(_bodies(ws))
+        names = sorted(ws.store.state().aliases)
         return {name: found for name in names if (found := _head(ws, name))}
 
 
@@ -58,7 +55,7 @@ def move(ws: Workspace, release: Release, expected: str | None, actor: str) -> N
     with ws.store.lock():
         now = _head(ws, release.alias)
         check_unmoved(release.alias, now, expected)
-        if not ws.store.query("SELECT 1 FROM asset WHERE id = ? AND kind = 'certificate'", [release.certificate]):
+        if ws.store.state().assets.get(release.certificate, ("",))[0] != Certificate.KIND:
             raise NotFound(
                 f"no certificate `{release.certificate}`", hint="an alias points at a certificate that is there"
             )
@@ -102,7 +99,7 @@ def settle(ws: Workspace) -> list[str]:
 
 
 def _head(ws: Workspace, alias: str) -> Head | None:
-    found = _bodies(ws).get(alias)
+    found = ws.store.state().aliases.get(alias)
     if found is None:
         return None
     try:
@@ -116,16 +113,6 @@ def _head(ws: Workspace, alias: str) -> Head | None:
             f"the newest move of alias `{alias}` is not of the release it names", hint="see `hallmark log verify`"
         )
     return Head(release, release.id, found["actor"], found["ts"])
-
-
-def _bodies(ws: Workspace) -> dict[str, dict[str, Any]]:
-    """Return the body, actor and time of each alias's newest move."""
-    rows = ws.store.query(
-        "SELECT subject, arg_max(body, seq) AS body, arg_max(actor, seq) AS actor, arg_max(ts, seq) AS ts"
-        " FROM event WHERE kind = ? GROUP BY subject",
-        [MOVED],
-    )
-    return {row["subject"]: {**orjson.loads(row["body"]), "actor": row["actor"], "ts": row["ts"]} for row in rows}
 
 
 def _was_head(ws: Workspace, alias: str, release: str) -> bool:

@@ -55,6 +55,11 @@ def verify_release(ws: Workspace, alias: str) -> VerifiedRelease:
         Tampered: the pointer file is not what the journal last recorded, or a move carries no operator's signature.
         Refused: the certificate does not hold; says why.
     """
+    with ws.store.reading():
+        return _verify_release(ws, alias)
+
+
+def _verify_release(ws: Workspace, alias: str) -> VerifiedRelease:
     release = ws.release(alias)
     moves = seals.sealed(ws, "alias.moved", alias)
     if not moves or moves[-1].body["release"] != release.id or release.alias != alias:
@@ -75,6 +80,11 @@ def verify_certificate(ws: Workspace, ref: str) -> tuple[Certificate, dict[str, 
         Refused: bad signature, signer that is no operator, verdict not PASS, approval missing, expired or revoked.
         Tampered: its parts do not belong together.
     """
+    with ws.store.reading():
+        return _verify_certificate(ws, ref)
+
+
+def _verify_certificate(ws: Workspace, ref: str) -> tuple[Certificate, dict[str, Any], Candidate]:
     certificate = ws.get(ref, Certificate)
     principals = ws.principals()
     issued = seals.registration(ws, certificate.id)
@@ -120,6 +130,11 @@ def open_certificate(envelope: dict[str, Any], principals: dict[str, Principal],
 
 def verify_permit(ws: Workspace, permit_id: str) -> VerifiedPermit:
     """Return a permit that holds now. Raises NotFound, Refused (signature, role, expired), Tampered."""
+    with ws.store.reading():
+        return _verify_permit(ws, permit_id)
+
+
+def _verify_permit(ws: Workspace, permit_id: str) -> VerifiedPermit:
     rows = ws.store.query(
         "SELECT seq, subject, body FROM event WHERE kind = 'permit.issued' AND starts_with(subject, ?)", [permit_id]
     )

@@ -36,7 +36,8 @@ def trusted_now(ws: Workspace) -> datetime:
 
 def newest_record(ws: Workspace) -> datetime | None:
     """Return the time of the newest record, None in an empty journal."""
-    newest = ws.store.query("SELECT max(ts) AS ts FROM event")[0]["ts"]
+    with ws.store.lock():
+        newest = ws.store.state().newest
     return datetime.fromisoformat(newest) if newest else None
 
 

@@ -1,7 +1,7 @@
 """The DuckDB projection of the journal: ordered and ingested once under a file lock, read from its current file.
 
 `order.log` names every batch before anything is built on it, so a rebuild ingests the same records in the same order.
-No connection outlives a call.
+No connection outlives a call, or the block that asked for it to be kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ class Store:
         self._depth = 0
         self._ordered: Progress | None = None
         self._state: State | None = None
+        self._kept = threading.local()
 
     @property
     def current(self) -> Path | None:
@@ -146,6 +147,23 @@ class Store:
         self.sync()
         return self._read(rows)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep the current file open for this thread's queries within a block: opening it costs more than most of them.
+
+        They see what they would without: after something was recorded, the file that holds it is opened instead.
+        """
+        if getattr(self._kept, "stack", None) is not None:
+            yield
+            return
+        with ExitStack() as self._kept.stack:
+            self._kept.path = self._kept.connection = None
+            try:
+                yield
+            finally:
+                self._kept.stack, stack = None, self._kept.stack
+                stack.close()
+
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """Return a pyarrow Table, after ingesting the journal's tail."""
         self.sync()
@@ -228,13 +246,27 @@ class Store:
         raise AssertionError("unreachable")
 
     def _read(self, work: Callable[[Any], T]) -> T:
-        """Do work on a read-only connection to the current file; again where the file flipped under it."""
+        """Do work on a read-only connection to the current file: the one kept open, else one for this work alone."""
+        stack = getattr(self._kept, "stack", None)
+        if stack is None:
+            with ExitStack() as alone:
+                return work(self._open(alone)[1])
+        if self._kept.path is None or self._kept.path != self.current:
+            stack.close()
+            self._kept.path = None
+            self._kept.path, self._kept.connection = self._open(stack)
+        return work(self._kept.connection)
+
+    def _open(self, stack: ExitStack) -> tuple[Path, Any]:
+        """Open the current file until `stack` closes; again where it flipped meanwhile."""
         deadline = time.monotonic() + self.wait
         while True:
-            with self.pair.reading() as path:
+            with ExitStack() as attempt:
+                path = attempt.enter_context(self.pair.reading())
                 if path is not None:
-                    with _connect(path, read_only=True) as connection:
-                        return work(connection)
+                    connection = attempt.enter_context(_connect(path, read_only=True))
+                    stack.push(attempt.pop_all())
+                    return path, connection
             if self.pair.pointer() is None:
                 self.sync()
             if time.monotonic() > deadline:
