@@ -24,6 +24,8 @@ COMMANDS = {
     "promote": ("governance.cli.release:promote", "Certify a candidate and point an alias at it."),
     "rollback": ("governance.cli.release:rollback", "Point an alias back at a verified release."),
     "revoke": ("governance.cli.release:revoke", "Revoke a certificate."),
+    "release": ("governance.cli.release:release", "What each alias points at, since when, and why."),
+    "certificate": ("governance.cli.certificate:certificate", "What was certified, what holds, what was revoked."),
     "verify": ("governance.cli.verify:verify", "Check a release, version, dataset or the log."),
     "serve": ("governance.cli.serve:serve", "Run the policy-enforced endpoint."),
     "policy": ("governance.cli.policy:policy", "Check, test, try and activate inference policies."),
