@@ -72,8 +72,10 @@ def covered(ws: Workspace) -> dict[str, Hold]:
     for hold in holds(ws):
         if hold.lifted:
             continue
+        above = lineage.impact(ws, hold.target)
         below = [item["id"] for item in lineage.ancestry(ws, hold.target)]
-        proof = [item["id"] for item in lineage.impact(ws, hold.target) if item["kind"] in EVIDENCE]
+        proof = [item["id"] for item in above if item["kind"] in EVIDENCE]
+        proof += _about(ws, [hold.target, *(item["id"] for item in above if item["kind"] == "candidate")])
         instruments = [item["id"] for ident in proof for item in lineage.ancestry(ws, ident)]
         for ident in (hold.target, *below, *proof, *instruments):
             found.setdefault(ident, hold)
@@ -85,3 +87,12 @@ def find(ws: Workspace, ref: str) -> Asset:
     if (ws.root / "releases" / f"{ref}.json").is_file() and "/" not in ref:
         return ws.resolve(ws.release(ref).version, "version")
     return lineage.find(ws, ref)
+
+
+def _about(ws: Workspace, candidates: list[str]) -> list[str]:
+    """Return the evidence that names one of these candidates, whatever edges it has."""
+    rows = ws.store.query(
+        "SELECT id, kind FROM asset WHERE list_contains(CAST(? AS VARCHAR[]), json_extract_string(body, '$.candidate'))",
+        [candidates],
+    )
+    return [row["id"] for row in rows if row["kind"] in EVIDENCE]
