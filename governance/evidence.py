@@ -6,7 +6,7 @@ left out after its revocation list was signed: that list is dated, and the reade
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from registry.errors import HallmarkError, NotFound, Refused, Tampered
 from registry.identity import sign_envelope
 from registry.journal import HEADER, read_order
 from registry.principals import KINDS as PRINCIPALS
-from registry.records import Asset, canonical
+from registry.records import Asset, canonical, plain
 from registry.workspace import Workspace, file_digest
 
 INDEX_TYPE = "application/vnd.hallmark.index+json"
@@ -120,7 +120,7 @@ def _fill(ws: Workspace, certificate: Asset, checkpoint: checkpoints.Checkpoint,
     _write(folder / "certificate.json", orjson.dumps(certificate.body["envelope"]))
     _write(folder / "checkpoint.txt", checkpoint.note.encode())
     _write(folder / "revocations.json", orjson.dumps(revocations(ws, actor)))
-    wanted = _wanted(ws, certificate)
+    wanted = records_of(ws, certificate)
     leaves, payloads = journal_records(ws, wanted, checkpoint.size)
     _write(folder / "events.jsonl", b"".join(_proved(leaves, payloads)))
     _write(folder / "consistency.json", orjson.dumps(_consistency(ws, leaves)))
@@ -134,7 +134,7 @@ def _fill(ws: Workspace, certificate: Asset, checkpoint: checkpoints.Checkpoint,
         reports.render(ws, "dossier", version, format=kind, out=folder / f"dossier.{kind}", upto=checkpoint.size)
 
 
-def _wanted(ws: Workspace, certificate: Asset) -> list[int]:
+def records_of(ws: Workspace, certificate: Asset) -> list[int]:
     """Return the places (seq) of a bundle's records: of principals, and of all that the certificate rests on."""
     candidate = ws.resolve(certificate.body["candidate"], "candidate")
     decision = ws.resolve(certificate.body["decision"], "decision")
@@ -163,24 +163,31 @@ def journal_records(ws: Workspace, wanted: Iterable[int], size: int) -> tuple[li
 
     Raises Tampered when the journal is shorter than that.
     """
-    chosen = set(wanted)
+    chosen, payloads = set(wanted), {}
     leaves: list[bytes] = []
-    payloads: dict[int, str] = {}
-    for entry in read_order(ws.journal.root / "order.log"):
-        with (ws.journal.root / f"{entry['segment']}.seg").open("rb") as segment:
-            segment.seek(entry["from"])
-            data = segment.read(entry["to"] - entry["from"])
-        place = 0
-        while place + HEADER.size <= len(data) and len(leaves) < size:
-            length = HEADER.unpack_from(data, place)[0]
-            payload = data[place + HEADER.size : place + HEADER.size + length]
-            place += HEADER.size + length
-            leaves.append(merkle.leaf_hash(payload))
-            if len(leaves) in chosen:
-                payloads[len(leaves)] = payload.decode()
+    for seq, payload in zip(range(1, size + 1), frames(ws), strict=False):
+        leaves.append(merkle.leaf_hash(payload))
+        if seq in chosen:
+            payloads[seq] = payload.decode()
     if len(leaves) < size:
         raise Tampered(f"the journal has {len(leaves)} of {size} records", hint="run `hallmark log verify`")
     return leaves, payloads
+
+
+def frames(ws: Workspace) -> Iterator[bytes]:
+    """Yield the text of every ordered record as it lies in the segments, in the order of the log, unchecked."""
+    for entry in read_order(ws.journal.root / "order.log"):
+        path = ws.journal.root / f"{entry['segment']}.seg"
+        if not path.exists():
+            raise Tampered(f"journal segment `{path.name}` is missing", hint="restore it from a copy")
+        with path.open("rb") as segment:
+            segment.seek(entry["from"])
+            data = segment.read(entry["to"] - entry["from"])
+        place = 0
+        while place + HEADER.size <= len(data):
+            length = HEADER.unpack_from(data, place)[0]
+            yield data[place + HEADER.size : place + HEADER.size + length]
+            place += HEADER.size + length
 
 
 def _proved(leaves: list[bytes], payloads: dict[int, str]) -> Iterable[bytes]:
@@ -200,10 +207,8 @@ def _consistency(ws: Workspace, leaves: list[bytes]) -> list[dict[str, Any]]:
 
 
 def _manifest(ws: Workspace, ident: str, folder: Path) -> None:
-    manifest = ws.artifacts.manifest(ident)
-    from registry.records import plain
-
-    _write(folder / "manifests" / f"{ident.removeprefix('sha256:')}.json", canonical(plain(manifest)))
+    listed = canonical(plain(ws.artifacts.manifest(ident)))
+    _write(folder / "manifests" / f"{ident.removeprefix('sha256:')}.json", listed)
 
 
 def _signed_weights(ws: Workspace, certificate: str, folder: Path) -> None:

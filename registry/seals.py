@@ -34,6 +34,8 @@ COUNTS: dict[str, frozenset[str]] = {
     "caller.created": _OPERATOR,
     "caller.revoked": _OPERATOR,
     "alias.moved": _OPERATOR,
+    "weights_key.created": _OPERATOR,
+    "weights.signed": _OPERATOR,
     "policy.activated": frozenset({"policy-author", "operator"}),
     "approval.withdrawn": frozenset({"approver"}),
     "source.withdrawn": _OPERATOR,

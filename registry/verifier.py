@@ -166,13 +166,13 @@ def extend(first: int, size: int, older: bytes, proof: list[bytes], whole: bool 
     return node(last, left), node(last, right)
 
 
-def note(path: Path) -> tuple[str, int, bytes, str, list[str]]:
+def note(path: Path) -> tuple[str, int, bytes, datetime, list[str]]:
     """Return origin, size, root, time and signature lines of a checkpoint (C2SP signed note)."""
     body, _, marks = path.read_bytes().decode().rpartition("\n\n")
     origin, size, tree, *rest = body.split("\n")
-    (time,) = (line.removeprefix("time ") for line in rest if line.startswith("time "))
-    if not size.isdecimal() or not 0 < int(size) < 2**53 or len(decode(tree)) != 32:
-        raise ValueError("no size and root")
+    (time,) = (datetime.fromisoformat(line.removeprefix("time ")) for line in rest if line.startswith("time "))
+    if not size.isdecimal() or not 0 < int(size) < 2**53 or len(decode(tree)) != 32 or time.tzinfo is None:
+        raise ValueError("no size, root and time")
     return origin, int(size), decode(tree), time, marks.removesuffix("\n").split("\n")
 
 
@@ -205,7 +205,7 @@ class Evidence:
         self.digests: dict[str, str] = {}
         self.records: list[dict[str, Any]] = []
         self.keys: dict[str, Key] = {}
-        self.size, self.tree, self.time, self.certificate = 0, b"", "", ""
+        self.size, self.tree, self.time, self.certificate = 0, b"", datetime.now(UTC), ""
         self.statement: dict[str, Any] = {}
         self.checked: list[str] = []
         self.problems: list[str] = []
@@ -289,7 +289,7 @@ class Evidence:
             last = index
         if bad:
             raise Broken(*bad)
-        return f"{len(self.records)} of {self.size} records are in the log of {self.time}, in its order"
+        return f"{len(self.records)} of {self.size} records are in the log of {self.time.isoformat()}, in its order"
 
     def principals(self) -> str:
         """Each key is vouched for by an operator's signature, back to the root key; none holds two names."""
@@ -439,8 +439,10 @@ class Evidence:
         if origin != f"hallmark/{self.root}" or size not in {*proofs, self.size}:
             raise Broken(f"not comparable: no proof from {size} records of `{origin}` to the {self.size} of the bundle")
         if extend(size, self.size, tree, proofs.get(size, [])) != (tree, self.tree):
-            raise Broken(f"the log is not the one that this checkpoint saw at {time}: it was cut or rewritten")
-        return f"the log extends the checkpoint of {size} records from {time}"
+            raise Broken(
+                f"the log is not the one that this checkpoint saw at {time.isoformat()}: it was cut or rewritten"
+            )
+        return f"the log extends the checkpoint of {size} records from {time.isoformat()}"
 
 
 def verify(folder: Path, root: str, weights: Path | None = None, checkpoint: Path | None = None,
@@ -457,11 +459,10 @@ def verify(folder: Path, root: str, weights: Path | None = None, checkpoint: Pat
     e.step("index", e.index)
     e.step("certificate", e.certified)
     if e.statement:
-        now = max(datetime.now(UTC), datetime.fromisoformat(e.time)) if e.time else datetime.now(UTC)
         e.step("decision", e.decided)
         e.step("approvals", e.approved)
         e.step("subjects", e.subjects, weights)
-        e.step("standing", e.standing, at or now)
+        e.step("standing", e.standing, at or max(datetime.now(UTC), e.time))
     if checkpoint:
         e.step("outside checkpoint", e.outside, checkpoint)
     return e

@@ -54,8 +54,10 @@ def version(ws, scratch, mark=b"a", trainer="trainer"):
     data = scratch / "data"
     data.mkdir(exist_ok=True)
     (data / "train.txt").write_bytes(mark)
-    sources = [{"name": "stdlib", "kind": "python-stdlib", "licence": "PSF-2.0", "version": "3.11", "digest": "sha256:0"},
-               {"name": "house", "kind": "folder", "licence": "Proprietary", "version": "", "digest": "sha256:1"}]  # fmt: skip
+    sources = [
+        {"name": "stdlib", "kind": "stdlib", "licence": "PSF-2.0", "version": "3.11", "digest": "sha256:0"},
+        {"name": "house", "kind": "folder", "licence": "Proprietary", "version": "", "digest": "sha256:1"},
+    ]
     dataset = ws.register(
         Dataset("lines", "sha256:s", "sha256:r" + mark.decode(), ws.artifacts.add_tree(data).id, {"train": 10},
                 sources, {}, []), actor=trainer, name="lines",
