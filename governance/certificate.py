@@ -8,13 +8,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from governance.approvals import Approval
-from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, verify_certificate
+from governance.approvals import Approval, quorum
+from registry.attestation import CERTIFICATE_PREDICATE, STATEMENT, STATEMENT_TYPE, parts_of, verify_certificate
+from registry.checkpoints import origin_of
 from registry.clock import trusted_now
 from registry.errors import HallmarkError, Refused
 from registry.identity import sign_envelope
+from registry.merkle import Frontier
 from registry.records import Asset, Candidate, Certificate, EvalRun, canonical, plain
 from registry.workspace import Workspace
+
+PLANNED = ("rule", "gating", "against", "scale", "level", "threshold", "bound", "n", "clusters")
+"""What of a KPI's line in the decision is its plan: what was to be shown, at which level, by which method."""
 
 
 def statement_of(
@@ -24,11 +29,10 @@ def statement_of(
     now = trusted_now(ws)
     subjects = [
         {"name": f"{prefix}/{entry.path}", "digest": {"sha256": entry.sha256.removeprefix("sha256:")}}
-        for prefix, manifest in (("weights", candidate.weights), ("bundle", candidate.bundle))
+        for prefix, manifest in parts_of(candidate)
         for entry in ws.artifacts.manifest(manifest).entries
     ]
     runs = [ws.get(run, EvalRun) for run in decision.body["eval_runs"]]
-    report = decision.body["report"]
     return {
         "_type": STATEMENT,
         "subject": subjects,
@@ -36,23 +40,58 @@ def statement_of(
         "predicate": {
             "candidate": plain(candidate),
             "candidateDigest": candidate.id,
+            **_adapter(ws, candidate),
             "suite": decision.body["suite"],
             "instruments": {kpi: digest for run in runs for kpi, digest in run.instruments.items()},
             "results": [{"evalRun": run.id, "candidate": run.candidate, "rows": run.results, "imported": run.imported}
                         for run in runs],
-            "plan": {"mode": decision.body["mode"], "alpha": decision.body["alpha"],
-                     "kpis": [{"kpi": kpi.get("kpi") or kpi.get("id"), "rule": kpi.get("rule")}
-                              for kpi in report.get("kpis", [])]},
+            "plan": _plan(decision),
             "decision": decision.id,
             "verdict": decision.body["verdict"],
             "bootstrap": decision.body["bootstrap"],
             "baseline": decision.body["baseline"],
             "approvals": [approval.envelope for approval in approvals],
             "quorum": quorum,
+            "approvers": sorted(approval.keyid for approval in approvals),
+            "journal": _journal(ws),
             "workspace": ws.settings.workspace_id,
             "issued": now.isoformat(timespec="seconds"),
             "expires": (now + timedelta(days=days)).isoformat(timespec="seconds"),
         },
+    }  # fmt: skip
+
+
+def _plan(decision: Asset) -> dict[str, Any]:
+    """Return the statistical plan a decision was made by: mode, alpha, and each KPI's rule, controls and role."""
+    body = decision.body
+    kpis = [{"kpi": kpi.get("kpi") or kpi.get("id"), **{key: kpi[key] for key in PLANNED if key in kpi}}
+            for kpi in body["report"].get("kpis", [])]  # fmt: skip
+    return {"mode": body["mode"], "alpha": body["alpha"], "bootstrap": body["bootstrap"], "kpis": kpis}
+
+
+def _adapter(ws: Workspace, candidate: Candidate) -> dict[str, Any]:
+    """Return which adapter a candidate carries and the version it changes; nothing where it carries none.
+
+    Raises Refused for an adapter of another version.
+    """
+    if candidate.adapter == "none":
+        return {}
+    rows = ws.store.query(
+        "SELECT id, json_extract_string(body, '$.base') AS base FROM asset WHERE kind = 'adapter'"
+        " AND json_extract_string(body, '$.manifest') = ? ORDER BY seq",
+        [candidate.adapter],
+    )
+    found = [row for row in rows if row["base"] == candidate.version]
+    if not found:
+        raise Refused("the candidate's adapter is not one of its version", hint="register it with this base")
+    return {"adapter": {"id": found[0]["id"], "manifest": candidate.adapter, "base": candidate.version}}
+
+
+def _journal(ws: Workspace) -> dict[str, Any]:
+    """Return the state of the log this certificate was issued on: origin, size and root of its tree (RFC 6962)."""
+    size, peaks = ws.store.frontier()
+    return {
+        "origin": origin_of(ws.settings.workspace_id), "size": size, "root": Frontier(size, peaks).root().hex(),
     }  # fmt: skip
 
 
@@ -76,7 +115,7 @@ def issue(
         return existing
     statement = statement_of(
         ws, ws.get(candidate.id, Candidate), decision, approvals,
-        quorum=int(ws.settings.number("approvals")), days=ws.settings.number("certificate_days"),
+        quorum=quorum(ws), days=ws.settings.number("certificate_days"),
     )  # fmt: skip
     envelope = sign_envelope(STATEMENT_TYPE, canonical(statement), ws.keys.load(actor, passphrase))
     record = Certificate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from governance import approvals, certificate, roles
-from governance.anchoring import anchor
+from governance.anchoring import anchor, sign_weights
 from governance.approvals import Approval
 from registry import aliases
 from registry.aliases import Head, settle
@@ -68,6 +68,7 @@ def promote(
             issued = certificate.issue(ws, candidate, decision, given, actor=principal.name, passphrase=passphrase)
             done = _move(ws, alias, issued, _id(now), actor=principal.name, reason=reason)
         if done.moved:
+            sign_weights(ws, done.release.certificate, principal.name, passphrase)
             anchor(ws, principal.name)
         return done
 

@@ -153,11 +153,17 @@ def _verify_permit(ws: Workspace, permit_id: str) -> VerifiedPermit:
     return VerifiedPermit(claim["id"], candidate, claim["suite"], claim["evaluator"], claim["expires"])
 
 
+def parts_of(candidate: Candidate) -> list[tuple[str, str]]:
+    """Return the parts of a candidate whose files a certificate lists: (prefix of their names, manifest id)."""
+    parts = [("weights", candidate.weights), ("bundle", candidate.bundle)]
+    return parts if candidate.adapter == "none" else [*parts, ("adapter", candidate.adapter)]
+
+
 def _check_subjects(ws: Workspace, statement: dict[str, Any], candidate: Candidate) -> None:
     """The files the statement lists are exactly those of the weights' and the bundle's manifests."""
     listed = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
     recorded = {}
-    for prefix, manifest in (("weights", candidate.weights), ("bundle", candidate.bundle)):
+    for prefix, manifest in parts_of(candidate):
         for entry in ws.artifacts.manifest(manifest).entries:
             recorded[f"{prefix}/{entry.path}"] = entry.sha256.removeprefix("sha256:")
     if listed != recorded:
