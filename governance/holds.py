@@ -92,7 +92,8 @@ def find(ws: Workspace, ref: str) -> Asset:
 def _about(ws: Workspace, candidates: list[str]) -> list[str]:
     """Return the evidence that names one of these candidates, whatever edges it has."""
     rows = ws.store.query(
-        "SELECT id, kind FROM asset WHERE list_contains(CAST(? AS VARCHAR[]), json_extract_string(body, '$.candidate'))",
+        "SELECT id, kind FROM asset"
+        " WHERE list_contains(CAST(? AS VARCHAR[]), json_extract_string(body, '$.candidate'))",
         [candidates],
     )
     return [row["id"] for row in rows if row["kind"] in EVIDENCE]
