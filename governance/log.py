@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from governance.anchors import Hashes, Held, compared, held_copy, held_receipt, inner, outer, vouched
-from governance.audit import ORDER, Audit, Fault, audit
+from governance.audit import Audit, Fault, audit
+from governance.projected import differences
 from governance.proofs import read_receipts
 from registry import checkpoints, merkle, outside
 from registry.errors import HallmarkError, Tampered
@@ -55,7 +56,12 @@ def verify_log(
 
 
 def examine(
-    ws: Workspace, anchors: Sequence[str] = (), receipts: Sequence[Path] = (), copies: Sequence[Path] = ()
+    ws: Workspace,
+    anchors: Sequence[str] = (),
+    receipts: Sequence[Path] = (),
+    copies: Sequence[Path] = (),
+    *,
+    rows: bool = True,
 ) -> LogReport:
     """Walk the whole journal and hold it against everything that says what it was.
 
@@ -64,6 +70,7 @@ def examine(
         anchors: places of checkpoints outside: file, folder, `http(s)://` URL, git repository.
         receipts: files with receipts, each one JSON object or a list of them.
         copies: folders that are copies of `journal/`, made at any time.
+        rows: hold every row of the projection against the journal, not only its hashes and leaves.
 
     Raises NotFound, SpecError or HallmarkError where something to hold it against cannot be read, Locked as `sync`.
     """
@@ -73,7 +80,7 @@ def examine(
     found = audit(ws)
     faults, projected = _sharpened(ws, found)
     if not found.faults:
-        faults += [Fault(refused)] if refused else _projection(found, projected)
+        faults += [Fault(refused)] if refused else differences(ws, found, projected, rows=rows)
     principals, unvouched = vouched(ws)
     recorded, unsound = inner(ws, found, principals)
     kept, foreign = outer(ws, notes, principals)
@@ -88,6 +95,7 @@ def examine(
     lines = [
         f"{found.count} records in {len(found.segments)} segments, chain unbroken",
         f"tree over {len(leaves)} records, root {tree.hex()[:16]}, as the projection has it",
+        *(["every row of the projection is what the journal gives"] if rows else []),
         *_waiting(found),
         _recorded(recorded),
         _anchoring(good, anchored, len(leaves), bool(anchors)),
@@ -139,16 +147,6 @@ def _sharpened(ws: Workspace, found: Audit) -> tuple[list[Fault], Hashes]:
             fault = Fault(why, segment.name, segment.start(at), at)
         sharp.append(replace(fault, seq=places.get((segment.name, at), fault.seq)))
     return sharp, projected
-
-
-def _projection(found: Audit, projected: Hashes) -> list[Fault]:
-    """The projection has the journal's records, all of them, in the same order, each saying the same."""
-    if len(projected) != len(found.order):
-        return [Fault(f"the projection has {len(projected)} records, `{ORDER}` names {len(found.order)}")]
-    for seq, (place, (other, digest)) in enumerate(zip(found.order, projected.items(), strict=True), 1):
-        if place != other or digest != found.segments[place[0]].hashes[place[1]]:
-            return [found.located(f"the projection has another record ({other[0]}, {other[1]}) here", seq)]
-    return []
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------
