@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from registry import seals
+from registry import seals, withdrawals
 from registry.clock import trusted_now
 from registry.errors import NotFound, Refused, Tampered
 from registry.identity import Principal, open_envelope
@@ -98,6 +98,7 @@ def _verify_certificate(ws: Workspace, ref: str) -> tuple[Certificate, dict[str,
     if predicate["verdict"] != "PASS":
         raise Refused(f"certificate rests on the verdict {predicate['verdict']}", hint="only PASS may be certified")
     _check_subjects(ws, statement, candidate)
+    withdrawals.refuse_tombstoned(ws, candidate.id, candidate.version)
     _check_evidence(ws, predicate, candidate.id)
     _check_approvals(ws, predicate, candidate.id, principals)
     if trusted_now(ws) >= datetime.fromisoformat(predicate["expires"]):
