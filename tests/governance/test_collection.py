@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -232,18 +233,19 @@ def environment():
 
 
 ADDER = """
-import random, sys
+import random, sys, time
 from pathlib import Path
 from registry.records import ModelVersion
 from registry.workspace import Workspace
 root, scratch, me = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-for turn in range(12):
+for turn in range(10):
     ws = Workspace.open(root)  # a process of its own, as far as the store can tell: its lease ends with the object
     folder = scratch / f"{me}-{turn}"
     folder.mkdir()
     for number in range(4):
         (folder / f"{number}.bin").write_bytes(b"%d" % random.randrange(12) * 500)
     manifest = ws.artifacts.add_tree(folder)
+    time.sleep(random.random() * 0.8)  # long enough for a whole collection, which must spare what nothing names yet
     if random.random() < 0.6:
         record = ModelVersion(f"v{me}-{turn}", manifest.id, None, None, [], "X", 1, {})
         print(ws.register(record, actor="trainer", name=record.name).body["manifest"], flush=True)
@@ -256,14 +258,14 @@ from pathlib import Path
 from governance import collection
 from registry.errors import Locked
 from registry.workspace import Workspace
-ws, done, turns = Workspace.open(Path(sys.argv[1])), 0, 0
+ws, done = Workspace.open(Path(sys.argv[1])), 0
 while not (Path(sys.argv[2]) / "stop").exists():
     try:
         done += collection.collect(ws, grace_h=0).count
-        turns += 1
+        (Path(sys.argv[2]) / "ready").touch()
     except Locked:
         pass
-print(done, turns)
+print(done)
 """
 
 
@@ -276,6 +278,9 @@ def test_collectors_and_adders_at_once_lose_nothing_that_is_named(ws, tmp_path):
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
 
     collectors = [start(COLLECTOR) for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     adders = [start(ADDER, str(number)) for number in range(2)]
     named = []
     for adder in adders:
@@ -287,7 +292,7 @@ def test_collectors_and_adders_at_once_lose_nothing_that_is_named(ws, tmp_path):
     for collector in collectors:
         out, err = collector.communicate(timeout=100)
         assert collector.returncode == 0, err
-        swept += int(out.split()[0])
+        swept += int(out)
     assert named
     assert swept > 0
     assert [ws.artifacts.verify(manifest) for manifest in named if ws.artifacts.verify(manifest)] == []
