@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -63,18 +64,20 @@ def sign(ws: Workspace, actor: str) -> Checkpoint:
 
 def draft(ws: Workspace, actor: str) -> Checkpoint:
     """Return the checkpoint that `sign` would record, without recording it. Raises as `sign` does."""
-    principal = ws.principal(actor)
-    if principal.role not in ROLES:
-        raise Refused(
-            f"`{actor}` ({principal.role}) may not sign checkpoints", hint="an operator or auditor may: `--as NAME`"
-        )
-    origin, tree = origin_of(ws.settings.workspace_id), _tree(ws)
-    known = ws.store.query("SELECT max(CAST(subject AS BIGINT)) AS size FROM event WHERE kind = ?", [KIND])[0]["size"]
-    if known is not None and known > tree.size:
+    with ws.store.reading():
+        principal = ws.principal(actor)
+        if principal.role not in ROLES:
+            raise Refused(
+                f"`{actor}` ({principal.role}) may not sign checkpoints", hint="an operator or auditor may: `--as NAME`"
+            )
+        tree = merkle.Frontier(*ws.store.frontier())
+        last = newest(ws)
+    if last and last.size > tree.size:
         raise Tampered(
-            f"a checkpoint over {known} records was recorded, but the log has {tree.size}",
+            f"a checkpoint over {last.size} records was recorded, but the log has {tree.size}",
             hint="run `hallmark log verify`",
         )
+    origin = origin_of(ws.settings.workspace_id)
     time, root = datetime.now(UTC).isoformat(timespec="seconds"), tree.root()
     note = notes.sign(_text(origin, tree.size, root, time), f"{origin}/{actor}", ws.keys.load(actor))
     return Checkpoint(origin, tree.size, root, time, note)
@@ -130,13 +133,24 @@ def verify(
 
 def recorded(ws: Workspace) -> list[Checkpoint]:
     """Return the recorded checkpoints, oldest first, each verified. Raises Tampered, Refused."""
-    return _verified(ws, "SELECT subject, body FROM event WHERE kind = ? ORDER BY seq")
+    rows = ws.store.query("SELECT subject, body FROM event WHERE kind = ? ORDER BY seq", [KIND])
+    principals = ws.principals()
+    return [_verified(ws, row, principals) for row in rows]
 
 
 def newest(ws: Workspace) -> Checkpoint | None:
-    """Return the newest recorded checkpoint, verified, or None. Raises Tampered, Refused."""
-    found = _verified(ws, "SELECT subject, body FROM event WHERE kind = ? ORDER BY seq DESC LIMIT 1")
-    return found[0] if found else None
+    """Return the newest recorded checkpoint that holds, or None.
+
+    One that does not is passed over, so that a foreign record stops nobody from signing; `log verify` names it.
+    """
+    sql = "SELECT subject, body FROM event WHERE kind = ? ORDER BY seq DESC"
+    with ws.store.reading():
+        principals = ws.principals()
+        for limited in (f"{sql} LIMIT 1", sql):
+            for row in ws.store.query(limited, [KIND]):
+                with suppress(Tampered, Refused):
+                    return _verified(ws, row, principals)
+    return None
 
 
 def publish(ws: Workspace, checkpoint: Checkpoint, target: str) -> str:
@@ -166,25 +180,15 @@ def roots(leaves: Iterable[bytes], sizes: Iterable[int]) -> dict[int, bytes]:
     return found
 
 
-def _verified(ws: Workspace, sql: str) -> list[Checkpoint]:
-    rows = ws.store.query(sql, [KIND])
-    if not rows:
-        return []
-    principals, found = ws.principals(), []
-    for row in rows:
-        body = orjson.loads(row["body"])
-        checkpoint, _ = verify(ws.settings.workspace_id, body["note"], principals)
-        if (str(checkpoint.size), checkpoint.root.hex()) != (row["subject"], body["root"]):
-            raise Tampered(f"recorded checkpoint over {row['subject']} records differs from its signed note",
-                           hint="run `hallmark log verify`")  # fmt: skip
-        found.append(checkpoint)
-    return found
-
-
-def _tree(ws: Workspace) -> merkle.Frontier:
-    """Return the tree over all records, ingested first."""
-    size, peaks = ws.store.frontier()
-    return merkle.Frontier(size, peaks)
+def _verified(ws: Workspace, row: Mapping[str, Any], principals: Mapping[str, Principal]) -> Checkpoint:
+    body = orjson.loads(row["body"])
+    checkpoint, _ = verify(ws.settings.workspace_id, str(body.get("note")), principals)
+    if (str(checkpoint.size), checkpoint.root.hex()) != (row["subject"], body.get("root")):
+        raise Tampered(
+            f"recorded checkpoint over {row['subject']} records differs from its signed note",
+            hint="run `hallmark log verify`",
+        )
+    return checkpoint
 
 
 def _check_published(ws: Workspace, checkpoint: Checkpoint, published: outside.Notes) -> int:
