@@ -60,7 +60,7 @@ def export(ws: Workspace, ref: str, out: Path, *, actor: str | None = None, with
         if with_weights:
             candidate = ws.resolve(certificate.body["candidate"], "candidate")
             ws.artifacts.checkout(candidate.body["weights"], staged / "weights")
-        _sign_index(ws, staged, principal.name)
+        sign_index(ws, staged, principal.name)
         if out.exists():
             out.rmdir()
         staged.rename(out)
@@ -221,7 +221,8 @@ def _signed_weights(ws: Workspace, certificate: str, folder: Path) -> None:
         _write(folder / "weights.pub.pem", found.public_pem.encode())
 
 
-def _sign_index(ws: Workspace, folder: Path, actor: str) -> None:
+def sign_index(ws: Workspace, folder: Path, actor: str) -> None:
+    """Write `index.json`: the SHA-256 of every other file of a folder, signed by an operator."""
     files = {
         path.relative_to(folder).as_posix(): file_digest(path).removeprefix("sha256:")
         for path in sorted(folder.rglob("*"))

@@ -439,9 +439,7 @@ class Evidence:
         if origin != f"hallmark/{self.root}" or size not in {*proofs, self.size}:
             raise Broken(f"not comparable: no proof from {size} records of `{origin}` to the {self.size} of the bundle")
         if extend(size, self.size, tree, proofs.get(size, [])) != (tree, self.tree):
-            raise Broken(
-                f"the log is not the one that this checkpoint saw at {time.isoformat()}: it was cut or rewritten"
-            )
+            raise Broken(f"the log is not the one that this checkpoint saw on {time.isoformat()}: it was rewritten")
         return f"the log extends the checkpoint of {size} records from {time.isoformat()}"
 
 

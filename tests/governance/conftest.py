@@ -9,6 +9,7 @@ from governance import candidates
 from governance.setup import create_workspace
 from registry.records import EvalRun, GateDecision, ModelVersion, Run
 from registry.workspace import Workspace
+from tests.governance import proving
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,12 @@ def fresh(tmp_path_factory):
 def ws(fresh, tmp_path):
     shutil.copytree(fresh, tmp_path / "ws")
     return Workspace.open(tmp_path / "ws")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A workspace with one certified release and its evidence bundle; who damages it puts every byte back."""
+    return proving.make(tmp_path_factory.mktemp("proving"))
 
 
 @pytest.fixture
