@@ -26,10 +26,10 @@ from registry.files import (
     CHUNK,
     PLAIN,
     copy,
-    copy_in,
     digest,
     is_whole,
     open_plain,
+    opened,
     plain_files,
     remove_tree,
     replace_file,
@@ -39,9 +39,11 @@ from registry.files import (
 )
 from registry.inflight import InFlight
 from registry.manifests import cores, difference, each, hex_of, parse
-from registry.records import Manifest, ManifestEntry, canonical, plain
+from registry.records import Manifest, ManifestEntry, canonical, plain, sha256
 
 __all__ = ["CHUNK", "Artifacts", "remove_tree", "replace_file", "sync_folder"]
+SMALL = 1 << 20
+"""Bytes up to which a file is read whole: starting a thread and copying costs more than hashing it twice."""
 
 
 class Artifacts:
@@ -69,8 +71,9 @@ class Artifacts:
         """Store bytes; return their `blake3:<hex>` digest once they are on disk."""
         name = "blake3:" + blake3(data).hexdigest()
         with self._storing(name) as temporary:
-            write_new(temporary, data)
-            self._keep(temporary, name)
+            if not self._has(name):
+                temporary.write_bytes(data)
+                self._keep(temporary, name)
         sync_folder(self.path(name).parent)
         return name
 
@@ -105,36 +108,57 @@ class Artifacts:
         return manifest
 
     def _add(self, path: Path, name: str, sums: ThreadPoolExecutor) -> ManifestEntry:
-        """Store one file; its SHA-256 is computed by `sums` while BLAKE3 and the sync to disk go on here."""
-        with self._storing(name) as temporary:
-            mode = copy_in(path, temporary)
-            descriptor = os.open(temporary, PLAIN)
-            standard: Future[tuple[str, int]] | None = None
-            try:
-                standard = sums.submit(digest, descriptor, "sha256")
-                fast, size = digest(descriptor)
-                self._keep(temporary, fast)
-                checked, again = standard.result()
-            finally:
-                if standard is not None and not standard.cancel():
-                    standard.exception()  # it reads the descriptor that is closed next
-                os.close(descriptor)
-        if again != size:
-            raise Tampered(f"`{name}` changed while it was stored", hint="nothing else may write in the store's `tmp`")
+        """Store one file. A large one's SHA-256 is computed by `sums` while BLAKE3 and the sync to disk go on here."""
         media = "application/vnd.safetensors" if name.endswith(".safetensors") else mimetypes.guess_type(name)[0]
-        return ManifestEntry(name, size, mode, fast, checked, media or "application/octet-stream")
+        with self._storing(name) as temporary, opened(path) as (source, state):
+            mode = 0o755 if state.st_mode & stat.S_IXUSR else 0o644
+            data = os.read(source, SMALL + 1) if state.st_size <= SMALL else b""
+            if len(data) == state.st_size:  # whole, in memory: what is hashed is what is written
+                fast, standard = "blake3:" + blake3(data).hexdigest(), sha256(data)
+                size = len(data)
+                if not self._has(fast):
+                    temporary.write_bytes(data)
+                    self._keep(temporary, fast)
+            else:
+                os.lseek(source, 0, os.SEEK_SET)
+                fast, standard, size = self._add_large(source, temporary, sums)
+        return ManifestEntry(name, size, mode, fast, standard, media or "application/octet-stream")
+
+    def _add_large(self, source: int, temporary: Path, sums: ThreadPoolExecutor) -> tuple[str, str, int]:
+        """Copy an open file and store the copy; return both digests and the size of what landed."""
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        standard: Future[tuple[str, int]] | None = None
+        try:
+            copy(source, descriptor)
+            standard = sums.submit(digest, descriptor, "sha256")
+            fast, size = digest(descriptor)
+            if not self._has(fast):
+                self._keep(temporary, fast)
+            checked, again = standard.result()
+        finally:
+            if standard is not None and not standard.cancel():
+                standard.exception()  # it reads the descriptor that is closed next
+            os.close(descriptor)
+        if again != size:
+            raise Tampered(
+                "a file changed in the store while it was added", hint=f"only adds may write in `{temporary.parent}`"
+            )
+        return fast, checked, size
+
+    def _has(self, name: str) -> bool:
+        """Say whether an object is there and whole, after making it young, so that no collector takes it."""
+        target = self.path(name)
+        return self._touch(target) and is_whole(target, name)
 
     def _keep(self, temporary: Path, name: str) -> None:
-        """Give a finished temporary file its place, or touch the same object where it is whole already."""
+        """Give a finished temporary file its place; a damaged object there, or another user's, makes room."""
         target = self.path(name)
-        if self._touch(target) and is_whole(target, name):
-            return
         sync_file(temporary)
         if not os.path.lexists(target):
             self._link(temporary, target)
             return
         temporary.chmod(0o444)
-        with self.inflight.gate():  # a damaged object stood there, or another user's: these bytes take its place
+        with self.inflight.gate():
             temporary.replace(target)
 
     def _touch(self, path: Path) -> bool:

@@ -9,6 +9,7 @@ import secrets
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -79,32 +80,27 @@ def copy(source: int, sink: int) -> None:
             rest = rest[os.write(sink, rest) :]
 
 
-def copy_in(path: Path, temporary: Path) -> int:
-    """Copy a file into a new temporary one, following no link; return the mode a manifest keeps.
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+    """Lend a descriptor of a file somebody else made, and its state, following no link.
 
     Raises:
         NotFound: it cannot be opened.
         SpecError: it is a link or special file.
-        OSError: it cannot be read, or the disk refuses the copy.
     """
     try:
-        source = os.open(path, PLAIN)
+        descriptor = os.open(path, PLAIN)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise SpecError(f"`{path}` is a link or special file", hint="an artifact holds plain files only") from None
         raise NotFound(f"cannot read `{path}`: {error.strerror}", hint="check the path and who owns it") from None
     try:
-        state = os.fstat(source)
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise SpecError(f"`{path}` is a link or special file", hint="an artifact holds plain files only")
-        sink = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            copy(source, sink)
-        finally:
-            os.close(sink)
+        yield descriptor, state
     finally:
-        os.close(source)
-    return 0o755 if state.st_mode & stat.S_IXUSR else 0o644
+        os.close(descriptor)
 
 
 def write_new(path: Path, data: bytes) -> None:
