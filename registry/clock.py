@@ -23,8 +23,15 @@ def trusted_now(ws: Workspace) -> datetime:
     Raises:
         Refused: the clock is more than five minutes behind the newest record, so it was set back or never set.
     """
-    newest, now = newest_record(ws), datetime.now(UTC)
-    if newest is None or newest <= now:
+    with ws.store.lock():
+        return check_clock(ws.store.state().newest)
+
+
+def check_clock(newest_record: str) -> datetime:
+    """Return the later of the clock and the time of the newest record (ISO 8601, empty for none). Raises Refused."""
+    now = datetime.now(UTC)
+    newest = datetime.fromisoformat(newest_record) if newest_record else now
+    if newest <= now:
         return now
     if newest - now > TOLERANCE:
         raise Refused(
@@ -32,13 +39,6 @@ def trusted_now(ws: Workspace) -> datetime:
             hint="set the clock right: nothing is signed, and no expiry judged, by a clock that runs behind",
         )
     return newest
-
-
-def newest_record(ws: Workspace) -> datetime | None:
-    """Return the time of the newest record, None in an empty journal."""
-    with ws.store.lock():
-        newest = ws.store.state().newest
-    return datetime.fromisoformat(newest) if newest else None
 
 
 def _seconds(moment: datetime) -> str:

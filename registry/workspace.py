@@ -13,10 +13,11 @@ import orjson
 from registry import principals, seals
 from registry import settings as settings_file
 from registry.artifacts import Artifacts, replace_file
+from registry.clock import check_clock
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
 from registry.identity import Keys, Principal, keyid_of, public_hex
 from registry.journal import Journal
-from registry.records import Asset, Event, Record, Release, plain
+from registry.records import Asset, EvalRun, Event, Record, Release, plain
 from registry.settings import Settings
 from registry.store import Store
 
@@ -77,18 +78,26 @@ class Workspace:
         return self.journal.append([(kind, subject, body, actor, seals.seal(self, kind, subject, body, actor))])[0]
 
     def register(self, record: Record, *, actor: str, name: str = "", parents: Sequence[tuple[str, str]] = ()) -> Asset:
-        """Make a record an asset; the same content is registered once and keeps its first owner and name."""
+        """Make a record an asset; the same content is registered once and keeps its first owner and name.
+
+        Raises:
+            NotFound: the results an evaluation run names are not in the store.
+            Refused: the clock runs behind the newest record.
+        """
+        ident, content = record.id, plain(record)
+        if isinstance(record, EvalRun) and not self.artifacts.path(record.results).exists():
+            raise NotFound(f"no object `{record.results}`", hint="store the rows before the run that names them")
         with self.store.lock():
-            found = self.store.query("SELECT * FROM asset WHERE id = ?", [record.id])
-            if found:
-                return self._asset(found[0])
-            count = self.store.query(
-                "SELECT count(*) AS n FROM asset WHERE kind = ? AND name = ?", [record.KIND, name]
-            )[0]["n"]
-            body = {"kind": record.KIND, "name": name, "number": count + 1, "body": plain(record),
+            state = self.store.state()
+            if ident in state.assets:
+                return self._asset(self.store.query("SELECT * FROM asset WHERE id = ?", [ident])[0])
+            check_clock(state.newest)
+            number = state.counts[record.KIND, name] + 1
+            body = {"kind": record.KIND, "name": name, "number": number, "body": content,
                     "parents": [list(pair) for pair in parents]}  # fmt: skip
-            self.record("asset.registered", record.id, body, actor=actor)
-            return self._asset(self.store.query("SELECT * FROM asset WHERE id = ?", [record.id])[0])
+            event = self.record("asset.registered", ident, body, actor=actor)
+            edges = tuple((relation, parent) for relation, parent in parents)
+            return Asset(ident, record.KIND, name, number, actor, event.ts, content, edges)
 
     def assets(self, kind: str) -> list[Asset]:
         """Return all assets of a kind, oldest first."""

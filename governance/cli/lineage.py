@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +46,7 @@ def _tree(session: Session, asset: Asset, *, up: bool, down: bool, depth: int) -
     from registry import lineage as room
     from registry.records import plain
 
-    data = {"asset": asset.id, "kind": asset.kind}
+    data: dict[str, Any] = {"asset": asset.id, "kind": asset.kind}
     lines = [tree.line(plain(asset))]
     for wanted, key, title, walk in (
         (up, "ancestry", "made from", room.ancestry),
