@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from registry.errors import NotFound, SpecError
+from registry.errors import NotFound, Refused, SpecError
 
 DEFAULT_LENGTH = 2048
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+ADAPTER = "adapter_config.json"
+CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
+           "preprocessor_config.json")  # fmt: skip
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -26,12 +30,46 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def check(folder: Path) -> None:
-    """Raise NotFound unless the folder holds a config, a tokenizer and safetensors weights."""
+    """Raise unless a folder can be loaded as it is, from itself alone: safetensors, no pickle, no code of its own.
+
+    Raises:
+        NotFound: no config, tokenizer or safetensors weights.
+        Refused: it asks for code (`auto_map`), holds pickled weights, names weights outside, or is a PEFT folder, which
+            would pull in its base from wherever `adapter_config.json` says.
+        SpecError: a JSON file is none.
+    """
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise NotFound(f"`{folder}` has no `{name}`", hint="engines serve Hugging Face folders")
     if not any(folder.glob("*.safetensors")):
         raise NotFound(f"`{folder}` has no safetensors weights", hint="pickled weights are never loaded")
+    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLED)
+    if pickled:
+        raise Refused(f"`{pickled[0]}` is pickled: loading it could run code", hint="convert it to safetensors")
+    if (folder / ADAPTER).exists():
+        raise Refused(f"`{ADAPTER}` names weights outside this folder", hint="merge the adapter into its base first")
+    for name in CONFIGS:
+        if _asks_for_code(read_json(folder, name)):
+            raise Refused(f"`{name}` asks for code of its own (`auto_map`)", hint="no code of a model is ever run")
+    for path in folder.glob("*.safetensors.index.json"):
+        _check_index(folder, path.name)
+
+
+def _asks_for_code(value: Any) -> bool:
+    """Say whether a configuration, or one inside it, has an `auto_map`."""
+    if isinstance(value, dict):
+        return bool(value.get("auto_map")) or any(_asks_for_code(item) for item in value.values())
+    return isinstance(value, list) and any(_asks_for_code(item) for item in value)
+
+
+def _check_index(folder: Path, name: str) -> None:
+    """Refuse an index of shards that names anything but safetensors files beside it."""
+    shards = read_json(folder, name).get("weight_map")
+    if not isinstance(shards, dict):
+        raise SpecError("no `weight_map`", file=str(folder / name))
+    for shard in sorted({str(value) for value in shards.values()}):
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or not (folder / shard).is_file():
+            raise Refused(f"`{name}` names `{shard}`, which is no safetensors file of this folder", hint="restore it")
 
 
 def _text_config(folder: Path) -> dict[str, Any]:
