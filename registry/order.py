@@ -79,7 +79,7 @@ def follow(path: Path, progress: Progress) -> Iterator[Batch]:
             raise _damaged(path, f"is damaged at byte {place}: the line is no batch") from None
         known = progress.mark(segment).end
         if start != known or mark.end <= start:
-            why = "overlaps" if start < known else "leaves a gap after"
+            why = "overlaps" if start < known else "leaves a gap after" if start > known else "says nothing after"
             raise _damaged(path, f"is damaged at byte {place}: the line {why} byte {known} of `{segment}.seg`")
         progress.offset, progress.marks[segment] = end, mark
         yield Batch(segment, start, mark, end)

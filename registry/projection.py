@@ -44,14 +44,14 @@ class Intake:
         """Take in a chunk; return its leaves in the log's tree."""
         seq, count = self.first + len(self), len(chunk.ends)
         self.segments.add(segment)
-        sha256, dumps, sort = hashlib.sha256, orjson.dumps, orjson.OPT_SORT_KEYS
+        sha256, dumps = hashlib.sha256, orjson.dumps  # what is dumped was written sorted: it stays so
         leaves = [sha256(b"\x00" + payload).digest() for payload in chunk.payloads]
         columns: dict[str, Sequence[Any]] = {
             "seq": range(seq, seq + count), "segment": [segment] * count,
             "pos": range(chunk.first, chunk.first + count), "ts": chunk.times, "actor": chunk.actors,
             "kind": chunk.kinds, "subject": chunk.subjects, "prev": chunk.prevs, "hash": chunk.hashes,
-            "body": [dumps(body, option=sort) for body in chunk.bodies], "v": chunk.versions, "leaf": leaves,
-            "sig": [sig and dumps(sig, option=sort) for sig in chunk.sigs],
+            "body": [dumps(body) for body in chunk.bodies], "v": chunk.versions, "leaf": leaves,
+            "sig": [sig and dumps(sig) for sig in chunk.sigs],
         }  # fmt: skip
         for name, values in columns.items():
             self.events[name].extend(values)

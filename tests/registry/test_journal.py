@@ -1,19 +1,25 @@
 """The journal: what is acknowledged stays, what is torn is cut, what is altered is found."""
 
+import hashlib
 import itertools
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import HallmarkError, Tampered
-from registry.journal import HEADER, Journal, read_order, read_segment
+from registry.errors import HallmarkError, Locked, Tampered
+from registry.journal import HEADER, Journal, read_segment
+from registry.segment import MARK, Mark, scan
 
 WRITER = """
 import sys
@@ -142,14 +148,17 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
             )
             for number in range(2)
         ]
-        time.sleep(0.4)
+        first = [child.stdout.readline() for child in children]
+        time.sleep(0.2)
         for child in children:
             child.send_signal(signal.SIGKILL)
+        said = "".join(line + child.stdout.read() for line, child in zip(first, children, strict=True))
         acknowledged = {
-            (line.split()[0], int(line.split()[1]))
-            for child in children
-            for line in child.communicate()[0].splitlines()
+            (line.split()[0], int(line.split()[1])) for line in said.splitlines(keepends=True) if line.endswith("\n")
         }
+        for child in children:
+            child.wait()
+            child.stdout.close()
         kept = {(path.stem, f.event.pos) for path in Journal(tmp_path, "w").segments() for f in read_segment(path)}
         assert acknowledged
         assert acknowledged <= kept
@@ -173,7 +182,157 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     assert len(list(read_segment(journal.segments()[0]))) == 7
 
 
-def test_order_log_ignores_a_torn_last_line(tmp_path):
-    path = tmp_path / "order.log"
-    path.write_bytes(b'{"segment":"000001","from":0,"to":9}\n{"segment":"0000')
-    assert read_order(path) == [{"segment": "000001", "from": 0, "to": 9}]
+def test_a_failed_sync_takes_back_what_it_did_not_make_durable(tmp_path, monkeypatch):
+    journal = make(tmp_path)
+    before = journal.segments()[0].read_bytes()
+
+    def fails(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(HallmarkError, match="Input/output error") as caught:
+        journal.append([("count", "s", {}, "me")])
+    monkeypatch.undo()
+    assert "nothing was recorded" in caught.value.hint
+    assert journal.segments()[0].read_bytes() == before
+    assert journal.append([("count", "s", {}, "me")])[0].pos == 6
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_full_says_so_and_loses_nothing(small_disk):
+    journal = Journal(small_disk, "w")
+    kept = []
+
+    def write_on():
+        while len(kept) < 10_000:
+            kept.append(journal.append([("count", "s", {"n": len(kept), "fill": "x" * 2000}, "me")])[0])
+
+    with pytest.raises(HallmarkError, match="No space left") as caught:
+        write_on()
+    assert "free space" in caught.value.hint
+    (path,) = journal.segments()
+    assert [frame.event.hash for frame in read_segment(path)][1:] == [event.hash for event in kept]
+    journal.close()
+    event = journal.append([("small", "s", {}, "me")])[0]
+    journal.close()
+    assert event.prev == kept[-1].hash
+
+
+def test_a_journal_that_cannot_be_written_is_named(small_disk):
+    journal = Journal(small_disk, "w")
+    journal.append([("count", "s", {}, "me")])
+    journal.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(Locked, match="cannot write the journal") as caught:
+        journal.append([("count", "s", {}, "me")])
+    assert str(small_disk) in caught.value.hint
+
+
+def test_a_seal_is_kept_with_its_record(tmp_path):
+    seal = {"keyid": "k", "at": "t", "sig": "c2ln"}
+    journal = make(tmp_path, 0)
+    event, plain = journal.append([("count", "s", {}, "me", seal), ("count", "s", {}, "me")])
+    assert (event.sig, plain.sig) == (seal, None)
+    found = [frame.event for frame in read_segment(journal.segments()[0])][1:]
+    assert found == [event, plain]
+    assert {one.v for one in found} == {2}
+
+
+def test_a_frame_gives_the_exact_bytes_that_were_written(tmp_path):
+    path = make(tmp_path).segments()[0]
+    for frame in read_segment(path):
+        assert hashlib.sha256(frame.payload).hexdigest() == frame.event.hash
+        assert path.read_bytes()[frame.end - len(frame.payload) : frame.end] == frame.payload
+
+
+def test_a_segment_of_another_workspace_is_refused_and_named(tmp_path):
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for folder in (theirs, ours):
+        folder.mkdir()
+    other = Journal(theirs, "another")
+    other.append([("count", "s", {}, "me")])
+    shutil.copy(other.segments()[0], ours / "000001.seg")
+    journal = Journal(ours, "w")
+    with pytest.raises(Tampered, match=r"`000001.seg` belongs to another workspace \(`another`\)"):
+        journal.append([("count", "s", {}, "me")])
+    with pytest.raises(Tampered, match="belongs to another workspace"):
+        list(read_segment(ours / "000001.seg", workspace="w"))
+    assert list(read_segment(ours / "000001.seg", workspace="another"))
+
+
+def test_a_segment_copied_to_another_name_is_refused_and_named(tmp_path):
+    journal = make(tmp_path)
+    shutil.copy(journal.segments()[0], tmp_path / "000007.seg")
+    with pytest.raises(Tampered, match="`000007.seg` is a copy of segment `000001`"):
+        list(read_segment(tmp_path / "000007.seg", workspace="w"))
+
+
+def frame_of(**value):
+    payload = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def test_a_position_that_is_not_the_next_one_is_found(tmp_path):
+    path = make(tmp_path).segments()[0]
+    last = list(read_segment(path))[-1].event
+    value = {"v": 2, "ts": last.ts, "actor": "me", "kind": "count", "subject": "s", "body": {}, "prev": last.hash}
+    path.write_bytes(path.read_bytes() + frame_of(pos=last.pos + 2, **value))
+    with pytest.raises(Tampered, match="its position is not the next one"):
+        list(read_segment(path))
+
+
+@pytest.mark.parametrize("value", [{"v": 2}, {"v": 2, "actor": "me"}])
+def test_a_frame_that_is_no_record_is_found(tmp_path, value):
+    path = make(tmp_path).segments()[0]
+    path.write_bytes(path.read_bytes() + frame_of(**value))
+    with pytest.raises(Tampered, match="is not a journal record"):
+        list(read_segment(path))
+
+
+@pytest.mark.timeout(60)
+def test_a_huge_tail_of_frames_within_frames_takes_no_quadratic_time(tmp_path):
+    path = make(tmp_path).segments()[0]
+    size = 8 << 20
+    step = 64  # each claims all the rest as its own: 131,072 overlapping candidates, half a terabyte of checksums
+    parts = [struct.pack("<II", size - at - HEADER.size, 7) + MARK.ljust(step - HEADER.size, b" ")
+             for at in range(0, size, step)]  # fmt: skip
+    path.write_bytes(path.read_bytes() + b"".join(parts)[:-1] + b"}")
+    with pytest.raises(Tampered, match="do not match their checksum"):
+        list(read_segment(path))
+
+
+@pytest.mark.timeout(60)
+def test_a_huge_torn_tail_is_cut(tmp_path):
+    journal = make(tmp_path)
+    journal.close()
+    path = journal.segments()[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole + HEADER.pack(12 << 20, 7) + MARK + b'"body":{"actor":' * 500_000)
+    journal.append([("after", "s", {}, "me")])
+    assert path.read_bytes().startswith(whole)
+    assert list(read_segment(path))[-1].event.kind == "after"
+
+
+def test_a_walk_may_begin_at_any_record(tmp_path):
+    path = make(tmp_path).segments()[0]
+    frames = list(read_segment(path))
+    for count, frame in enumerate(frames, 1):
+        rest = [event.hash for event in (f.event for f in read_segment(path, frame.end, prev=frame.event.hash))]
+        assert rest == [one.event.hash for one in frames[count:]]
+        for chunk in scan(path, Mark(frame.end, count, frame.event.hash)):
+            assert chunk.mark.count == len(frames)
+        with pytest.raises(Tampered, match="position"):
+            list(scan(path, Mark(frames[0].end, 5, frames[0].event.hash)))

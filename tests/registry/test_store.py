@@ -1,13 +1,19 @@
 """The projection: exactly once, rebuildable to identical rows, locked against others."""
 
+import json
 import multiprocessing
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from registry.artifacts import Artifacts
 from registry.errors import HallmarkError, Locked, Tampered
+from registry.journal import Journal
 from registry.records import ModelVersion
+from registry.store import Store
 from registry.workspace import Workspace
 
 TABLES = ("event", "asset", "edge", "alias_history", "approval", "gate_kpi", "sample_result", "gateway_decision")
@@ -133,3 +139,59 @@ def test_processes_registering_at_once_get_distinct_numbers(ws):
     for process in processes:
         process.join()
     assert sorted(asset.number for asset in ws.assets("version")) == list(range(1, 11))
+
+
+def counted(store):
+    return store.query("SELECT count(*) AS n FROM event WHERE kind = 'count'")[0]["n"]
+
+
+def bare(root):
+    """Return a store without keys: the journal, the projection, nothing else."""
+    for name in ("journal", "store"):
+        (root / name).mkdir(exist_ok=True)
+    return Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
+
+
+def fill(store, count, start=0, **more):
+    store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
+
+
+OLDER = Path(sys.prefix) / "duckdb-1.5"
+CHILD = """
+import json, sys
+from pathlib import Path
+import duckdb
+from registry.artifacts import Artifacts
+from registry.journal import Journal
+from registry.store import Store
+root = Path(sys.argv[1])
+store = Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
+store.journal.append([("count", "s", {"n": n}, "child") for n in range(int(sys.argv[2]))])
+if "rebuild" in sys.argv:
+    store.rebuild()
+with store.lock():
+    newest = store.state().newest
+print(json.dumps({"version": duckdb.__version__, "arrow": store.arrow("SELECT seq FROM event").num_rows,
+                  "n": store.query("SELECT count(*) AS n FROM event")[0]["n"], "newest": newest,
+                  "root": [peak.hex() for peak in store.frontier()[1]]}))
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["rebuild"]])
+def test_duckdb_1_5_reads_and_writes_the_same_store(tmp_path, more):
+    if not OLDER.is_dir():
+        pytest.skip("no DuckDB 1.5 lies in this environment's folder duckdb-1.5")
+    ours = bare(tmp_path)
+    fill(ours, 100)
+    ours.sync()
+    path = os.pathsep.join([str(OLDER), str(Path(__file__).resolve().parents[2])])
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-P", "-c", CHILD, str(tmp_path), "80", *more], check=True, text=True,
+                              capture_output=True, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+        said = json.loads(done.stdout)
+        assert said["version"].startswith("1.5.")
+        size, peaks = ours.frontier()
+        assert (said["n"], said["arrow"], said["root"]) == (size, size, [peak.hex() for peak in peaks])
+        fill(ours, 3)
+        assert ours.size() == size + 3
+    assert ours.rebuild() == ours.size()
