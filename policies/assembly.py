@@ -96,6 +96,11 @@ def assemble(
     """Return a gateway and its started engine; `stack` undoes everything. Raises Tampered, Refused, EngineFailure."""
     candidate = found.candidate
     kind = _engine_kind(plan, candidate)
+    if candidate.adapter != "none":
+        raise Refused(
+            "the candidate carries an adapter, and no engine here loads one",
+            hint="merge it into its base, register that as a version, and evaluate it",
+        )
     scratch = stack.enter_context(claim_scratch(ws.work("serve")))
     progress("verify weights", 0, 1, candidate.weights[:19])
     weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")
@@ -109,6 +114,7 @@ def assemble(
     guards = _start_guards(enforcer, stack, progress)
     handle.wait_ready(READY_SECONDS, progress)
     _check_version(handle, candidate)
+    _check_copies(ws, {candidate.weights: weights, candidate.bundle: bundle.folder})
     upstream = Upstream(uds)
     decisions = DecisionLog(ws.journal.append, endpoint=plan.name, mode=plan.log_mode)
     stack.callback(decisions.close)
@@ -153,6 +159,14 @@ def _engine_kind(plan: Plan, candidate: Candidate) -> str:
         f"the candidate was proven with the engine `{candidate.engine}`, not with `{plan.engine}`",
         hint=f"make and evaluate a candidate for it: `hallmark candidate create VERSION --engine {plan.engine}`",
     )
+
+
+def _check_copies(ws: Workspace, copies: Mapping[str, Path]) -> None:
+    """Refuse what engine and validators have loaded when their private copies are no longer what was verified."""
+    for manifest, folder in copies.items():
+        problems = ws.artifacts.verify_folder(manifest, folder)
+        if problems:
+            raise Tampered(f"changed while the endpoint started: {problems[0]}", hint="find out who wrote there")
 
 
 def _check_version(handle: EngineHandle, candidate: Candidate) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,6 +207,79 @@ def test_one_flipped_byte_is_refused_and_named(ws: Workspace, prod: Asset, start
         serve.serve(ws, alias="prod")
     assert started == []
     assert "model.safetensors" in events(ws, "endpoint.refused")[0]["reason"]
+
+
+SWAPS: list[tuple[str, str, bytes | None]] = [
+    ("weights", "model.safetensors", b"other weights"),
+    ("weights", "tokenizer.json", b'{"other": 1}'),
+    ("weights", "adapter_config.json", b"{}"),
+    ("weights", "config.json", None),
+    ("bundle", "access.cedar", b"permit (principal, action, resource);"),
+    ("bundle", "bundle.yaml", b"name: open"),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "data"), SWAPS)
+def test_what_is_swapped_between_check_and_load_is_refused(
+    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch, part: str, name: str,
+    data: bytes | None,
+) -> None:  # fmt: skip
+    """The private copy was verified; somebody changes a file of it while the engine loads it."""
+
+    def swap(self: Handle, timeout: float, progress: Any) -> None:
+        file = started[0].model_dir.parent / part / name
+        file.unlink(missing_ok=True)
+        if data is not None:
+            file.write_bytes(data)
+            file.chmod(0o444)
+
+    monkeypatch.setattr(Handle, "wait_ready", swap)
+    with pytest.raises(Tampered, match=rf"changed while the endpoint started: `{name}`"):
+        serve.serve(ws, alias="prod")
+    assert started[0].handle.stopped
+    assert name in events(ws, "endpoint.refused")[0]["reason"]
+    assert list(ws.work("serve").iterdir()) == []
+
+
+def test_a_pointer_that_moves_during_the_start_changes_nothing_that_is_loaded(
+    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is loaded is what was verified, not what the pointer file says a moment later."""
+    pointer, checked = ws.pointer("prod"), serve.verify
+
+    def verify_then_swap(workspace: Workspace, plan: Plan) -> Any:
+        found = checked(workspace, plan)
+        forged = json.loads(pointer.read_bytes()) | {"candidate": "sha256:" + "0" * 64, "certificate": "sha256:0"}
+        pointer.write_text(json.dumps(forged))
+        return found
+
+    monkeypatch.setattr(serve, "verify", verify_then_swap)
+    monkeypatch.setattr(serve, "VERIFY_SECONDS", 0.1)
+    original = pointer.read_bytes()
+    certificate = ws.release("prod").certificate
+
+    def visit(url: str) -> None:
+        until(lambda: httpx.get(f"{url}/ready").status_code == 503)
+
+    while_serving(ws, visit, alias="prod")
+    facts = events(ws, "endpoint.started")[0]
+    assert (facts["candidate"], facts["certificate"]) == (prod.id, certificate)
+    assert pointer.read_bytes() != original
+
+
+def test_a_candidate_with_an_adapter_is_not_served_without_it(
+    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = serve.verify
+
+    def with_adapter(workspace: Workspace, plan: Plan) -> Any:
+        found = checked(workspace, plan)
+        return replace(found, candidate=replace(found.candidate, adapter="sha256:a"))
+
+    monkeypatch.setattr(serve, "verify", with_adapter)
+    with pytest.raises(Refused, match="carries an adapter, and no engine here loads one"):
+        serve.serve(ws, alias="prod")
+    assert started == []
 
 
 def test_what_has_no_proof_is_not_served(ws: Workspace, started: list[Any]) -> None:
