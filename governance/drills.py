@@ -103,7 +103,7 @@ def _check_engine(ws: Workspace, candidate: Asset) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="drill-", dir=ws.work("drills")) as scratch:
         folder.check(_linked(ws, record.weights, Path(scratch) / "weights"))
-        bundle.load(_linked(ws, record.bundle, Path(scratch) / "bundle"))
+        bundle.load(ws.artifacts.checkout(record.bundle, Path(scratch) / "bundle"))
 
 
 def _linked(ws: Workspace, manifest: str, place: Path) -> Path:

@@ -144,7 +144,8 @@ def _check(ws: Workspace, row: dict[str, Any], principals: dict[str, Principal])
     body = orjson.loads(row["body"])
     mark = orjson.loads(row["sig"]) if row["sig"] else None
     if mark is None:
-        raise Tampered(f"{_name(row)} carries no signature", hint="it was not written by `hallmark`; restore a copy")
+        cure = "release 0.1 signed none: do it again" if row["v"] == 1 else "restore the journal from a copy"
+        raise Tampered(f"{_name(row)} carries no signature", hint=cure)
     principal = principals.get(mark["keyid"])
     if principal is None or principal.name != row["actor"]:
         raise Tampered(f"{_name(row)} is not signed by `{row['actor']}`", hint="see `hallmark log verify`")
