@@ -14,6 +14,7 @@ from governance.anchors import Hashes, Held, compared, held_copy, held_receipt, 
 from governance.audit import Audit, Fault, audit
 from governance.projected import differences
 from governance.proofs import read_receipts
+from governance.sealing import seal_faults
 from registry import checkpoints, merkle, outside
 from registry.errors import HallmarkError, Tampered
 from registry.workspace import Workspace
@@ -82,12 +83,13 @@ def examine(
     if not found.faults:
         faults += [Fault(refused)] if refused else differences(ws, found, projected, rows=rows)
     principals, unvouched = vouched(ws)
+    signed, unsigned = (0, []) if faults or principals is None else seal_faults(ws, found, principals)
     recorded, unsound = inner(ws, found, principals)
     kept, foreign = outer(ws, notes, principals)
     leaves = found.leaves()
     roots = checkpoints.roots(leaves, [one.checkpoint.size for one in (*recorded, *kept)])
     good, parted = compared(found, [*recorded, *kept], roots, projected)
-    faults += [*unsound, *foreign, *parted, *([] if found.faults else unvouched)]
+    faults += [*unsigned, *unsound, *foreign, *parted, *([] if found.faults else unvouched)]
     faults += [fault for receipt in held if (fault := held_receipt(ws, found, receipt))]
     faults += [fault for copy in copies for fault in held_copy(ws, found, copy)]
     faults.sort(key=lambda fault: fault.seq or len(leaves) + 1)
@@ -97,6 +99,7 @@ def examine(
         f"tree over {len(leaves)} records, root {tree.hex()[:16]}, as the projection has it",
         *(["every row of the projection is what the journal gives"] if rows else []),
         *_waiting(found),
+        f"{signed} signatures of events verify",
         _recorded(recorded),
         _anchoring(good, anchored, len(leaves), bool(anchors)),
         *([f"{len(held)} receipts: every record is still there"] if held else []),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from governance.audit import audit
 from registry import checkpoints, merkle
 from registry.errors import NotFound, SpecError, Tampered
+from registry.journal import HEADER
 from registry.workspace import Workspace
 
 
@@ -45,18 +46,23 @@ def prove(ws: Workspace, ref: str) -> dict[str, Any]:
         covered = "no checkpoint" if newest is None else f"the newest checkpoint covers {newest.size} records and"
         raise NotFound(f"{covered} covers record {row['seq']}" if newest is None else f"{covered} not {row['seq']}",
                        hint="run `hallmark log checkpoint`")  # fmt: skip
-    found = audit(ws)
-    leaves, index = found.leaves()[: newest.size], row["seq"] - 1
-    proof = merkle.inclusion_proof(leaves, index)
-    if not merkle.verify_inclusion(leaves[index], index, newest.size, proof, newest.root):
+    leaves, index = ws.store.leaves(0, newest.size), row["seq"] - 1
+    payload = _payload(ws.journal.root / f"{row['segment']}.seg", row["pos"])
+    proof, leaf = merkle.inclusion_proof(leaves, index), merkle.leaf_hash(payload)
+    if not merkle.verify_inclusion(leaf, index, newest.size, proof, newest.root):
         raise Tampered("the log differs from its newest checkpoint", hint="run `hallmark log verify`")
-    segment = found.segments[row["segment"]]
-    data = (ws.journal.root / f"{segment.name}.seg").read_bytes()
     return {
-        "seq": row["seq"], "index": index, "size": newest.size, "root": newest.root.hex(),
-        "leaf": leaves[index].hex(), "proof": [step.hex() for step in proof],
-        "payload": data[segment.start(row["pos"]) + 8 : segment.ends[row["pos"]]].decode(), "checkpoint": newest.note,
+        "seq": row["seq"], "index": index, "size": newest.size, "root": newest.root.hex(), "leaf": leaf.hex(),
+        "proof": [step.hex() for step in proof], "payload": payload.decode(), "checkpoint": newest.note,
     }  # fmt: skip
+
+
+def _payload(path: Path, pos: int) -> bytes:
+    """Return the exact JSON bytes of the record at a position of a segment."""
+    with path.open("rb") as file:
+        for _ in range(pos):
+            file.seek(HEADER.unpack(file.read(HEADER.size))[0], os.SEEK_CUR)
+        return file.read(HEADER.unpack(file.read(HEADER.size))[0])
 
 
 def read_receipts(path: Path) -> list[dict[str, Any]]:
