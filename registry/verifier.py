@@ -72,20 +72,16 @@ def decode(text: str) -> bytes:
 
 def canonical(value: Any) -> bytes:
     """Return RFC 8785 JSON of plain data. Raises ValueError or TypeError for what that cannot write."""
-    return _text(value).encode()
-
-
-def _text(value: Any) -> str:
     if isinstance(value, dict):
         ordered = sorted(value.items(), key=lambda pair: pair[0].encode("utf-16-be"))
-        return "{" + ",".join(f"{_text(name)}:{_text(item)}" for name, item in ordered) + "}"
+        return b"{" + b",".join(canonical(name) + b":" + canonical(item) for name, item in ordered) + b"}"
     if isinstance(value, list):
-        return "[" + ",".join(_text(item) for item in value) + "]"
+        return b"[" + b",".join(map(canonical, value)) + b"]"
     if isinstance(value, float):
-        return _number(value)
+        return _number(value).encode()
     if isinstance(value, int) and abs(value) >= 2**53:
         raise ValueError("integer out of range")
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _number(value: float) -> str:
@@ -143,10 +139,8 @@ def node(left: bytes, right: bytes) -> bytes:
 
 def climb(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
     """Return the root that an inclusion proof leads to from leaf `index` of `size` (RFC 6962 section 2.1.1)."""
-    if size == 1:
-        if proof or index:
-            raise ValueError("a proof of another length")
-        return leaf
+    if (size, index, proof) == (1, 0, []):
+        return leaf  # a proof of another length ends in a ValueError below
     half, (*rest, last) = 1 << (size - 1).bit_length() - 1, proof
     if index < half:
         return node(climb(leaf, index, half, rest), last)
@@ -385,6 +379,11 @@ class Evidence:
         runs = [record["body"]["body"].get("run") for record in made]
         trainers = {self.sealer(self.asset("run", run) if run else r) for r, run in zip(made, runs, strict=True)}
         given = {canonical(record["body"]["envelope"]): record["index"] for record in self.of("approval.given")}
+        until = self.asset("certificate", self.certificate)["index"]
+        withdrawn: dict[str, list[int]] = {}
+        for record in self.of("approval.withdrawn"):
+            if record["body"]["decision"] == predicate["decision"]:
+                withdrawn.setdefault(record["actor"], []).append(record["index"])
         for envelope in predicate["approvals"]:
             keys = self.signing(given.get(canonical(envelope), -1), "approver")
             claim, key = opened(envelope, MEDIA.format("approval"), keys)
@@ -392,6 +391,8 @@ class Evidence:
                 raise Broken(f"the approval of `{key.name}` is of something else")
             if key.name in trainers:
                 raise Broken(f"`{key.name}` approved what they trained")
+            if any(given[canonical(envelope)] < place < until for place in withdrawn.get(key.name, [])):
+                raise Broken(f"`{key.name}` withdrew the approval before the certificate was issued")
             names.add(key.name)
         if not 1 <= predicate["quorum"] <= len(names):
             raise Broken(f"{len(names)} of {predicate['quorum']} approvals")
