@@ -19,6 +19,7 @@ from policies.audit import DecisionLog, Mode
 from policies.authorize import Authorizer, ModelState
 from policies.bundle import compile_bundle, load
 from policies.callers import Callers
+from policies.compiled import CompiledCache
 from policies.engine import Enforcer
 from policies.exchange import Served
 from policies.gateway import Desk, Gateway
@@ -106,7 +107,7 @@ def assemble(
     weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")
     progress("verify weights", 1, 1, candidate.weights[:19])
     bundle = load(ws.artifacts.checkout(candidate.bundle, scratch / "bundle"), candidate.bundle)
-    enforcer = Enforcer(compile_bundle(bundle, ws.work("patterns")))
+    enforcer = Enforcer(compile_bundle(bundle, CompiledCache(ws.work("patterns"), hash_key(ws))))
     callers = Callers(lambda: [*ws.callers(), *plan.extra_callers])
     uds = stack.enter_context(socket_folder()) / "engine.sock"
     handle = _start_engine(kind, weights, uds, ws.work("logs"), plan)

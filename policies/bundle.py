@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from policies.authorize import ACTIONS, Authorizer, Caller, ModelState
+from policies.compiled import CompiledCache
 from policies.engine import Enforcer, Piece
 from policies.rules import AnyRule, GuardrailsRule, SpanRule
 from policies.scan import CompiledBundle, compile_side
@@ -76,8 +77,8 @@ def load(folder: Path, digest: str = "") -> Bundle:
     return bundle
 
 
-def compile_bundle(bundle: Bundle, cache: Path | None = None) -> CompiledBundle:
-    """Return a bundle ready to enforce; `cache` is a private folder where compiled patterns are kept between starts."""
+def compile_bundle(bundle: Bundle, cache: CompiledCache | None = None) -> CompiledBundle:
+    """Return a bundle ready to enforce; `cache` keeps compiled patterns between starts."""
     return CompiledBundle(
         name=f"{bundle.spec.name}:{bundle.spec.version}",
         digest=bundle.digest,

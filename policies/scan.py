@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.closure import Automaton
+from policies.compiled import CompiledCache
 from policies.normalize import fold, origins
 from policies.pattern import Branch, Chars, Choice, Node, Series
 from policies.rules import AnyRule, FormatRule, GuardrailsRule, JsonSchemaRule, MaxLengthRule, SpanRule
@@ -31,7 +31,7 @@ Region = tuple[int, int]
 class Prefilter:
     """A Hyperscan database in block mode over the bodies of branches, without their word edges."""
 
-    def __init__(self, branches: Sequence[Branch], cache: Path | None = None) -> None:
+    def __init__(self, branches: Sequence[Branch], cache: CompiledCache | None = None) -> None:
         """Compile, or load what was compiled before from `cache`.
 
         Raises:
@@ -56,7 +56,8 @@ class Prefilter:
                 )
             except hyperscan.HyperscanError as error:
                 raise SpecError(f"a pattern is too large to scan for: {error}", hint="lower its repeats") from None
-            _save(cache, key, hyperscan.dumpb(self._database))
+            if cache is not None:
+                cache.save(key, hyperscan.dumpb(self._database))
         self._database.scratch = hyperscan.Scratch(self._database)
 
     def ends(self, data: bytes) -> list[tuple[int, int]]:
@@ -126,7 +127,7 @@ class CompiledBundle:
     output: CompiledSide
 
 
-def compile_side(rules: Iterable[AnyRule], side: str, cache: Path | None = None) -> CompiledSide:
+def compile_side(rules: Iterable[AnyRule], side: str, cache: CompiledCache | None = None) -> CompiledSide:
     """Return the rules of one side, `input` or `output`, ready to enforce."""
     here = tuple(rule for rule in rules if rule.applies_to(side))
     limits = [(rule.characters, number) for number, rule in enumerate(here) if isinstance(rule, MaxLengthRule)]
@@ -139,7 +140,7 @@ def compile_side(rules: Iterable[AnyRule], side: str, cache: Path | None = None)
     )
 
 
-def _lane(rules: Sequence[AnyRule], folded: bool, cache: Path | None) -> Lane | None:
+def _lane(rules: Sequence[AnyRule], folded: bool, cache: CompiledCache | None) -> Lane | None:
     pairs = [
         (branch, number)
         for number, rule in enumerate(rules)
@@ -199,33 +200,18 @@ def _union(regions: list[Region]) -> list[Region]:
     return out
 
 
-def _load(cache: Path | None, key: str) -> Any:
-    """Return the database kept under a key, or None. Files that others could have written are not read."""
+def _load(cache: CompiledCache | None, key: str) -> Any:
+    """Return the database kept under a key, or None."""
     import hyperscan
 
-    if cache is None:
+    data = cache.load(key) if cache is not None else None
+    if data is None:
         return None
-    path = cache / f"{key}.hs"
     try:
-        state = path.stat()
-        if state.st_uid != os.getuid() or state.st_mode & 0o022:
-            return None
-        return hyperscan.loadb(path.read_bytes(), mode=hyperscan.HS_MODE_BLOCK)
-    except FileNotFoundError:
+        return hyperscan.loadb(data, mode=hyperscan.HS_MODE_BLOCK)
+    except hyperscan.HyperscanError as error:
+        logger.warning("compiled rules `%s` are not usable (%s): compiling again", key, error)
         return None
-    except (OSError, hyperscan.HyperscanError) as error:
-        logger.warning("compiled rules in %s are not usable (%s): compiling again", path, error)
-        return None
-
-
-def _save(cache: Path | None, key: str, data: bytes) -> None:
-    if cache is None:
-        return
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = cache / f".{key}.{os.getpid()}"
-    temporary.write_bytes(data)
-    temporary.chmod(0o600)
-    temporary.replace(cache / f"{key}.hs")
 
 
 __all__ = ["CompiledBundle", "CompiledSide", "Lane", "Prefilter", "compile_side", "expression"]

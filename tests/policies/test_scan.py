@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.compiled import CompiledCache
 from policies.pattern import parse
 from policies.rules import SpanRule
 from policies.scan import Prefilter, compile_side, expression
@@ -48,10 +49,10 @@ def test_expression_is_bounded_and_explicit() -> None:
 
 
 def test_cache_is_used_private_and_optional(tmp_path: Path) -> None:
-    cache = tmp_path / "compiled"
+    cache = CompiledCache(tmp_path / "compiled", b"secret")
     branches = parse("abc[0-9]{3}")
     first = Prefilter(branches, cache)
-    (kept,) = cache.glob("*.hs")
+    (kept,) = cache.folder.glob("*.hs")
     assert kept.stat().st_mode & 0o077 == 0
     assert Prefilter(branches, cache).ends(b"abc123") == first.ends(b"abc123") == [(0, 6)]
     kept.write_bytes(b"not a database")
@@ -61,6 +62,23 @@ def test_cache_is_used_private_and_optional(tmp_path: Path) -> None:
     assert Prefilter(branches, cache).ends(b"abc123") == [(0, 6)]
     assert before[:4] == kept.read_bytes()[:4]
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_rules_are_not_switched_off_by_swapping_what_was_compiled(tmp_path: Path) -> None:
+    """Another database under the same name, whole and valid, but made by somebody without the secret."""
+    mine, theirs = CompiledCache(tmp_path / "mine", b"secret"), CompiledCache(tmp_path / "theirs", b"guess")
+    branches = parse("abc[0-9]{3}")
+    Prefilter(branches, mine)
+    (kept,) = mine.folder.glob("*.hs")
+    Prefilter(parse("xyz"), theirs)
+    (harmless,) = theirs.folder.glob("*.hs")
+    theirs.save(kept.stem, harmless.read_bytes()[32:])
+    kept.write_bytes((theirs.folder / kept.name).read_bytes())
+    assert Prefilter(branches, mine).ends(b"abc123") == [(0, 6)]
+    Prefilter(parse("xyz"), mine)
+    (own,) = set(mine.folder.glob("*.hs")) - {kept}
+    kept.write_bytes(own.read_bytes())  # made here, but of other patterns
+    assert Prefilter(branches, mine).ends(b"abc123") == [(0, 6)]
 
 
 def test_a_pattern_too_large_for_the_scanner_is_a_spec_error() -> None:

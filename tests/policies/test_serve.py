@@ -24,6 +24,7 @@ from policies import engines, serve
 from policies.assembly import hash_key
 from policies.bundle import compile_bundle, load
 from policies.callers import create_key
+from policies.compiled import CompiledCache
 from policies.scratch import claim_scratch
 from policies.serve import Plan
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
@@ -42,7 +43,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ws = create_workspace(root)
     _register(ws, root.parent / "model")
     _promote(ws)
-    compile_bundle(load(default_bundle()), ws.work("patterns"))  # once for all tests
+    compile_bundle(load(default_bundle()), CompiledCache(ws.work("patterns"), hash_key(ws)))  # once for all tests
     ws.close()
     return root
 
