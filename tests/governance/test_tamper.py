@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from governance import evidence, permits, promotion, verification
+from governance import approvals, evidence, permits, promotion, verification
 from governance.cli.app import run
 from governance.cli.main import cli
 from registry import checkpoints, verifier
 from registry.identity import sign_envelope
-from registry.records import EvalRun, Suite
+from registry.records import Adapter, Candidate, EvalRun, Suite
 from tests.governance import proving
 
 BOUNDED = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -381,3 +381,34 @@ def test_the_command_line_says_1_and_names_it(made, capsys):
     assert run(cli, ["verify", str(bundle / "nowhere"), *root]) == 2
     assert verifier.main([str(bundle / "nowhere"), *root]) == 2
     assert run(cli, ["verify", str(bundle), *root, "--at", "soon"]) == 2
+
+
+@pytest.mark.slow
+def test_an_adapters_files_and_trainer_are_checked(own, tmp_path):
+    ws, certificate, _ = own
+    base = certificate.body["version"]
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"r" * 64)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    manifest = ws.artifacts.add_tree(folder).id
+    ws.register(Adapter("tuned", base, manifest, "LORA", 4, {}), actor="trainer", name="tuned")
+    body = ws.resolve(certificate.body["candidate"], "candidate").body
+    parents = [("version", base)]
+    candidate = ws.register(Candidate(**{**body, "adapter": manifest}), actor="trainer", name="code", parents=parents)
+    decision = ws.resolve(certificate.body["decision"], "decision")
+    proving.judged(ws, candidate, decision.body["suite"])
+    approvals.approve(ws, candidate, reason="reviewed")
+    issued = promotion.promote(ws, candidate, "tuned").certificate
+    assert verification.verify(ws, "tuned").problems == ()
+    bundle = evidence.export(ws, issued.id, tmp_path / "tuned")
+    made = (ws, issued, bundle)
+    assert problems(made) == []
+    with damaged(ws.artifacts.path(ws.artifacts.manifest(manifest).entry("adapter_config.json").blake3), 0.5, 0):
+        named(verification.verify(ws, "tuned").problems, "`adapter_config.json` was altered")
+    with damaged(bundle / "manifests" / f"{manifest[7:]}.json", 0.5, 0):
+        named(problems(made), "the manifest of the adapter does not hash to its id")
+    kept = (bundle / "events.jsonl").read_bytes()
+    rewrite(bundle, lambda lines: [line for line in lines if '"kind":"adapter"' not in line["payload"]])
+    named(reindexed(made), "the adapter is not among the records")
+    (bundle / "events.jsonl").write_bytes(kept)
