@@ -8,14 +8,21 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from registry.clock import trusted_now
 from registry.errors import HallmarkError
+from registry.identity import check_private
+from registry.signers import ExternalSigner
 
 if TYPE_CHECKING:
     from governance.cli.app import Session
+    from registry.identity import Principal
+    from registry.workspace import Workspace
 
 PACKAGES = ("duckdb", "torch", "transformers", "trl", "lm-eval", "inspect-ai", "guardrails-ai", "evidently", "cedarpy")
 BREAKING = ("torchvision", "torchaudio", "torchcodec")
 """Their index wheels link CUDA; beside a CPU build of torch they break the import of transformers."""
+CHAIN = ("trainer", "evaluator", "approver", "operator")
+"""The roles that must agree before a model is released: one holder of them all is no separation of duties."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 """Set by us in every child process; shown here so that a shell that contradicts them is seen."""
 
@@ -41,18 +48,76 @@ def examine(session: Session) -> list[dict[str, Any]]:
 
 def _workspace_checks(session: Session) -> list[dict[str, Any]]:
     ws = session.ws
-    principals = ws.principals()
-    missing = [p.name for p in principals.values() if p.name not in ws.keys.names() and not p.revoked]
+    active = [p for p in ws.principals().values() if p.active]
     found = [_check("workspace", str(ws.root), True)]
-    for name in ws.keys.names():
-        try:
-            ws.keys.load(name, session.passphrase)
-        except HallmarkError as error:
-            found.append(_check(f"key {name}", error.message, False))
-    found.append(_check("keys held elsewhere", ", ".join(missing) or "none", True))
+    found += _key_files(ws)
+    found += _external_signers(ws, {p.name: p.keyid for p in active})
+    elsewhere = [p.name for p in active if not ws.keys.holds(p.name)]
+    found.append(_check("keys held elsewhere", ", ".join(elsewhere) or "none", True))
+    found.append(_separation(ws, active))
+    found.append(_clock(ws))
     events = ws.store.query("SELECT count(*) AS n FROM event")[0]["n"]
     found.append(_check("store", f"{events} events", True))
     return found
+
+
+def _key_files(ws: Workspace) -> list[dict[str, Any]]:
+    """Check that the folder and files of keys are their owner's alone, and that each file opens."""
+    found = []
+    mode = ws.keys.root.stat().st_mode & 0o777 if ws.keys.root.exists() else 0o700
+    others = "others may write in it: chmod 700" if mode & 0o022 else f"mode {mode:04o}"
+    found.append(_check("key folder", others, not mode & 0o022))
+    for name in ws.keys.names():
+        if name in ws.keys.commands:
+            continue
+        try:
+            ws.keys.load(name)
+        except HallmarkError as error:
+            found.append(_check(f"key {name}", error.message, False))
+    for path in (*ws.keys.root.glob("*.retired"), *ws.keys.root.glob("*.next")):
+        try:
+            check_private(path, path.stat())
+        except HallmarkError as error:
+            found.append(_check(f"key {path.name}", error.message, False))
+    return found
+
+
+def _external_signers(ws: Workspace, registered: dict[str, str]) -> list[dict[str, Any]]:
+    """Ask each program of `[signers]` for its public key, and compare it with the registered one."""
+    found = []
+    for name, words in ws.keys.commands.items():
+        try:
+            keyid = ExternalSigner(name, words, folder=ws.root).keyid
+        except HallmarkError as error:
+            found.append(_check(f"signer {name}", error.message, False))
+            continue
+        if name not in registered:
+            found.append(_check(f"signer {name}", f"answers; not registered: hallmark key create {name}", True))
+        else:
+            same = keyid == registered[name]
+            found.append(_check(f"signer {name}", "answers" if same else "holds another key than the journal's", same))
+    return found
+
+
+def _separation(ws: Workspace, active: list[Principal]) -> dict[str, Any]:
+    """Say whether whoever reads this folder could train, judge, approve and promote alone."""
+    here = sorted({p.role for p in active if ws.keys.holds(p.name)} & set(CHAIN))
+    if len(here) == len(CHAIN):
+        text = f"none: one account holds {', '.join(here)}; give keys to other people"
+    elif {"approver", "operator"} <= set(here):
+        text = "weak: approver and operator sign from one account"
+    else:
+        text = f"here: {', '.join(here) or 'no key'} of {', '.join(CHAIN)}"
+    return _check("separation of duties", text, True)
+
+
+def _clock(ws: Workspace) -> dict[str, Any]:
+    """Compare the clock with the newest record: expiry is judged, and nothing signed, by a clock that runs behind."""
+    try:
+        trusted_now(ws)
+    except HallmarkError as error:
+        return _check("clock", error.message, False)
+    return _check("clock", "not behind the newest record", True)
 
 
 def _check(name: str, found: str, ok: bool) -> dict[str, Any]:

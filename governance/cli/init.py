@@ -33,8 +33,9 @@ def init(session: Session, folder: Path, example: str | None) -> None:
         ],
     )
     session.say(
-        "note: one person holds all these keys now. Separation of duties begins when `keys/approver.pem` is in the\n"
-        "      hands of someone else only."
+        "note: one account holds all these keys now, so one person can train, judge, approve and promote alone.\n"
+        "      Separation of duties needs key holders of their own: `hallmark key rotate approver --public FILE.pem`\n"
+        "      puts a key that was made elsewhere in the place of one made here; `hallmark doctor` says where you are."
     )
 
 
