@@ -67,7 +67,7 @@ def test_help_costs_at_most_four_bare_imports_of_click():
 
 
 def test_unknown_commands_and_options_exit_2_with_a_cure():
-    for arguments, message in ((["trian"], "did you mean `train`?"), (["gate", "run", "x"], "--suite")):
+    for arguments, message in ((["trian"], "did you mean `train`"), (["gate", "run", "x"], "--suite")):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "governance.cli.main", *arguments], capture_output=True, text=True, check=False
         )
