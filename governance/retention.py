@@ -166,11 +166,11 @@ def _tombstone(ws: Workspace, idents: Sequence[str], reason: str, actor: str) ->
 
 
 def _manifests_of_live(ws: Workspace, gone: set[str]) -> set[str]:
+    """Return the manifests that assets name which are not gone: their own, and those of a candidate's parts."""
     rows = ws.store.query(
-        "SELECT id, json_extract_string(body, '$.manifest') AS manifest,"
-        " CASE kind WHEN 'candidate' THEN json_extract_string(body, '$.weights') END AS weights FROM asset"
+        "SELECT id, json_extract_string(body, ['$.manifest', '$.weights', '$.adapter']) AS parts FROM asset"
     )
-    return {value for row in rows if row["id"] not in gone for value in (row["manifest"], row["weights"]) if value}
+    return {part for row in rows if row["id"] not in gone for part in row["parts"] if part}
 
 
 def _by_source(ws: Workspace, wanted: str, datasets: Sequence[Asset]) -> tuple[str, list[str], set[str]]:

@@ -163,11 +163,11 @@ class Artifacts:
 
     def _touch(self, path: Path) -> bool:
         """Make an object young, so that no collector takes it; False where it is not there or not ours to touch."""
-        with self.inflight.gate():
-            try:
+        try:
+            with self.inflight.gate():
                 os.utime(path, follow_symlinks=False)
-            except OSError:
-                return False
+        except OSError:
+            return False  # nothing there, or a store that is only read: nobody collects in it either
         return True
 
     def _link(self, temporary: Path, target: Path) -> None:

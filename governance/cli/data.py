@@ -43,8 +43,13 @@ def list_datasets(session: Session) -> None:
 
     Example: hallmark data list
     """
+    from registry.withdrawals import tombstones
+
     assets = session.ws.assets("dataset")
-    session.emit(assets, [f"{a.id[7:19]}  {a.name}:{a.number}  {sum(a.body['splits'].values())} rows" for a in assets])
+    gone = tombstones(session.ws)
+    lines = [f"{a.id[7:19]}  {a.name}:{a.number}  {sum(a.body['splits'].values())} rows"
+             + ("  withdrawn" if a.id in gone else "") for a in assets]  # fmt: skip
+    session.emit(assets, lines)
 
 
 @data.command("show")

@@ -57,6 +57,23 @@ def export_version(session: Session, ref: str, dest: Path) -> None:
     session.emit({"id": asset.id, "manifest": asset.body["manifest"], "folder": str(dest)}, str(dest))
 
 
+@version.command("withdraw")
+@click.argument("ref", metavar="VERSION")
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+@command
+def withdraw(session: Session, ref: str, reason: str) -> None:
+    """Take the bytes of a version and of its candidates back: never served or promoted again; hashes stay.
+
+    Refused while an alias points at it or a legal hold covers it. `hallmark store collect` frees the space.
+
+    Example: hallmark version withdraw code:3 --reason "trained on withdrawn data"
+    """
+    from governance import retention
+
+    gone = retention.delete(session.ws, ref, reason=reason, actor=session.as_name)
+    session.emit({"withdrawn": gone}, [f"withdrawn  {ident[7:19]}" for ident in gone])
+
+
 @version.command("list")
 @command
 def list_versions(session: Session) -> None:

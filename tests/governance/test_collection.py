@@ -216,6 +216,7 @@ class World:
             assert self.ws.artifacts.verify(manifest) == ["withdrawn: r"]
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_whatever_happens_everything_live_verifies(fresh, steps):

@@ -5,11 +5,12 @@ import json
 import pytest
 
 import training.data
-from governance import candidates, collection, holds, retention
+from governance import approvals, candidates, collection, holds, promotion, retention
 from governance.cli.app import run
 from governance.cli.main import cli
 from governance.verification import verify
 from registry import withdrawals
+from registry.attestation import verify_certificate
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
 from registry.records import Dataset, ModelVersion, Release, Run
 from registry.workspace import Workspace
@@ -157,6 +158,30 @@ def test_bytes_that_another_asset_still_has_are_not_marked(ws, add_version):
     assert ws.artifacts.verify(second.body["manifest"]) == []
     retention.delete(ws, second.id, reason="asked back too")
     assert ws.artifacts.verify(second.body["manifest"])[0].startswith("withdrawn")
+
+
+def test_what_an_alias_points_at_is_not_withdrawn(ws, passed, capsys):
+    candidate = passed()
+    approvals.approve(ws, candidate, reason="reviewed")
+    promotion.promote(ws, candidate, "prod")
+    at = ["--workspace", str(ws.root)]
+    assert run(cli, ["version", "withdraw", candidate.body["version"], "--reason", "x", *at]) == 1
+    assert "alias `prod` points at it" in capsys.readouterr().err
+    other = passed(b"b")
+    approvals.approve(ws, other, reason="reviewed")
+    promotion.promote(ws, other, "prod")
+    assert run(cli, ["version", "withdraw", candidate.body["version"], "--reason", "x", *at]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    with pytest.raises(Tampered, match="weights: withdrawn: x"):
+        promotion.rollback(ws, "prod", reason="back")
+    with pytest.raises(Tampered, match="weights: withdrawn: x"):
+        promotion.promote(ws, candidate, "prod")
+    with pytest.raises(Refused, match="withdrawn"):
+        verify_certificate(ws, ws.assets("certificate")[0].id)
+    assert run(cli, ["version", "list", *at]) == 0
+    assert "withdrawn" in capsys.readouterr().out.splitlines()[0]
+    assert run(cli, ["version", "show", candidate.body["version"], *at]) == 0
+    assert "withdrawn     x" in capsys.readouterr().out
 
 
 def test_evidence_and_what_is_served_are_not_deleted(ws, passed):
