@@ -227,6 +227,8 @@ class Store:
 
     def _ingest(self, *, fresh: bool = False) -> int:
         """Bring the file that is not current up to the order and make it current; return the number of events."""
+        import duckdb
+
         for attempt in (1, 2):
             with self.pair.writing(fresh=fresh) as (path, pointer):
                 if not path.exists():
@@ -241,6 +243,11 @@ class Store:
                     if attempt == 2:
                         raise
                     continue
+                except duckdb.Error as error:
+                    raise HallmarkError(
+                        f"cannot write the projection: {str(error).splitlines()[0]}",
+                        hint="make room on the disk; nothing that was recorded is lost",
+                    ) from error
                 self.pair.flip(path, progress, size, pointer)
                 return size
         raise AssertionError("unreachable")
