@@ -430,7 +430,8 @@ class Evidence:
         if at >= datetime.fromisoformat(self.statement["predicate"]["expires"]):
             raise Broken(f"the certificate expired on {self.statement['predicate']['expires']}")
         moves = [self.sealer(record) for record in self.of("alias.moved")]
-        return f"not revoked as of {listed['as_of']} (`{key.name}`), not expired, {len(moves)} sealed moves of aliases"
+        as_of = datetime.fromisoformat(listed["as_of"]).isoformat()
+        return f"not revoked as of {as_of} (list signed by `{key.name}`), not expired, {len(moves)} alias moves sealed"
 
     def outside(self, path: Path) -> str:
         """A checkpoint kept outside is of the same log, at the same point or an earlier one."""
