@@ -130,8 +130,10 @@ def held_receipt(ws: Workspace, found: Audit, receipt: dict[str, Any]) -> Fault 
         return Fault(f"receipt {receipt['hash'][:12]} is of workspace `{receipt['workspace'][:12]}`")
     segment, pos = found.segments.get(receipt["segment"]), receipt["pos"]
     if segment is None or not 0 <= pos < len(segment.ends):
-        place = f"segment `{receipt['segment']}`, position {pos}"
-        return Fault(f"the journal was cut: a receipt is held for record {receipt['hash'][:12]} ({place}), it is gone")
+        place = f"record {receipt['hash'][:12]} (segment `{receipt['segment']}`, position {pos})"
+        if segment is not None and segment.fault:
+            return Fault(f"a receipt is held for {place}, which cannot be read")
+        return Fault(f"the journal was cut: a receipt is held for {place}, which is gone")
     if segment.hashes[pos] == receipt["hash"]:
         return None
     return found.placed(f"a receipt is held for another record here ({receipt['hash'][:12]})", segment, pos)
@@ -154,6 +156,8 @@ def held_copy(ws: Workspace, found: Audit, copy: Path) -> list[Fault]:
         at = next((pos for pos in range(shared) if theirs.hashes[pos] != mine.hashes[pos]), shared)
         if at < shared:
             faults.append(found.placed(f"the copy in `{copy}` has another record here", mine, at))
+        elif at < len(theirs.ends) and mine.fault:
+            faults.append(found.placed(f"the copy in `{copy}` still has this record", mine, at))
         elif at < len(theirs.ends):
             why = (
                 f"the journal was cut: the copy in `{copy}` has {len(theirs.ends)} records of this segment, {at} remain"

@@ -73,6 +73,8 @@ class Audit:
     order: list[tuple[str, int]] = field(default_factory=list)
     """Segment and position of each record that has a place in the log, in the log's order."""
     faults: list[Fault] = field(default_factory=list)
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    """Per line of the order: the byte after it, and how many records have their place by then."""
     stopped: tuple[str, int] | None = None
     """Segment and position of the record at which the order could not be followed any further."""
 
@@ -80,6 +82,10 @@ class Audit:
     def count(self) -> int:
         """How many records the segments hold."""
         return sum(len(segment.ends) for segment in self.segments.values())
+
+    def ordered_by(self, byte: int) -> int:
+        """Return how many records had their place when `order.log` was `byte` bytes long."""
+        return max((count for end, count in self.batches if end <= byte), default=0)
 
     def leaves(self) -> list[bytes]:
         """Return the tree's leaves in the log's order."""
@@ -141,10 +147,9 @@ def read(path: Path, workspace: str, promised: int) -> Segment:
         segment.hashes.append(prev)
     if doubt >= 0:
         _note(segment, "the record after it follows another one", doubt - 1)
-    lost = promised - offset
-    if lost > 0 and (segment.fault is None or segment.fault.byte == offset):
+    if len(data) < promised and (segment.fault is None or segment.fault.pos == len(segment.ends)):
         segment.fault = None
-        _note(segment, f"the record here is gone: the segment lost its last {lost} ingested bytes")
+        _note(segment, f"the record here is gone: the segment lost its last {promised - offset} ingested bytes")
     return segment
 
 
@@ -210,7 +215,7 @@ def _order_lines(path: Path) -> tuple[list[dict[str, Any]], Fault | None]:
                 f"`{ORDER}` is damaged at byte {byte}: its range {why} byte {reached.get(name, 0)} of `{name}.seg`"
             )
         reached[name] = stop
-        lines.append({**line, "byte": byte})
+        lines.append({**line, "byte": byte, "end": byte + len(raw)})
         byte += len(raw)
     return lines, None
 
@@ -234,6 +239,7 @@ def _follow(found: Audit, lines: list[dict[str, Any]]) -> None:
                 why = f"the line at byte {line['byte']} of `{ORDER}` ends inside this record"
                 segment.fault = Fault(why, segment.name, segment.start(pos), pos)
             return
+        found.batches.append((line["end"], len(found.order)))
         if "hash" in line and line["hash"] != segment.hashes[pos - 1]:
             _note_last(segment, pos - 1)
 

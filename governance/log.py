@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from governance.anchors import Hashes, Held, compared, held_copy, held_receipt, inner, outer, vouched
-from governance.audit import Audit, Fault, audit
+from governance.audit import ORDER, Audit, Fault, audit
 from governance.projected import differences
 from governance.proofs import read_receipts
 from governance.sealing import seal_faults
@@ -77,11 +77,14 @@ def examine(
     """
     notes = [note for anchor in anchors for note in outside.read(anchor, ws.work("checkpoints"))]
     held = [receipt for path in receipts for receipt in read_receipts(path)]
-    refused = _ordered(ws)
-    found = audit(ws)
-    faults, projected = _sharpened(ws, found)
-    if not found.faults:
-        faults += [Fault(refused)] if refused else differences(ws, found, projected, rows=rows)
+    refused, reached = _ordered(ws)
+    projected = _projected(ws)
+    found = audit(ws)  # after the projection was read: what that has, this has too, whoever is writing meanwhile
+    faults = _sharpened(found, projected)
+    if not found.faults and refused:
+        faults.append(Fault(refused))
+    elif not found.faults:
+        faults += differences(ws, found, projected, found.ordered_by(reached), rows=rows)
     principals, unvouched = vouched(ws)
     signed, unsigned = (0, []) if faults or principals is None else seal_faults(ws, found, principals)
     recorded, unsound = inner(ws, found, principals)
@@ -94,17 +97,17 @@ def examine(
     faults += [fault for copy in copies for fault in held_copy(ws, found, copy)]
     faults.sort(key=lambda fault: fault.seq or len(leaves) + 1)
     anchored, tree = max((one.checkpoint.size for one in good if not one.seq), default=0), merkle.root(leaves)
-    lines = [
+    lines = [f"{found.count} records in {len(found.segments)} segments could be read"] if faults else [
         f"{found.count} records in {len(found.segments)} segments, chain unbroken",
         f"tree over {len(leaves)} records, root {tree.hex()[:16]}, as the projection has it",
         *(["every row of the projection is what the journal gives"] if rows else []),
         *_waiting(found),
-        f"{signed} signatures of events verify",
+        f"signatures of events: {signed}, all verify",
         _recorded(recorded),
         _anchoring(good, anchored, len(leaves), bool(anchors)),
-        *([f"{len(held)} receipts: every record is still there"] if held else []),
-        *([f"{len(copies)} copies of the journal are prefixes of it"] if copies else []),
-    ]
+        *([f"receipts: {len(held)}, every record is still there"] if held else []),
+        *([f"copies of the journal: {len(copies)}, each is how it began"] if copies else []),
+    ]  # fmt: skip
     problems = tuple(dict.fromkeys(fault.line() for fault in faults))
     return LogReport(
         tuple(lines), problems, next(iter(faults), None), len(leaves), tree.hex(), found.count - len(leaves),
@@ -115,26 +118,30 @@ def examine(
 # ---- the journal against the projection ------------------------------------------------------------------------
 
 
-def _ordered(ws: Workspace) -> str:
-    """Give the records at the segments' ends their place in the log; return why that was not possible, or nothing."""
+def _ordered(ws: Workspace) -> tuple[str, int]:
+    """Give the records at the segments' ends their place in the log.
+
+    Returns why that was not possible, or nothing, and how many bytes `order.log` has.
+    """
+    why, order = "", ws.journal.root / ORDER
     try:
         ws.store.sync()
     except Tampered as error:
-        return error.message
-    return ""
+        why = error.message
+    return why, order.stat().st_size if order.exists() else 0
 
 
-def _sharpened(ws: Workspace, found: Audit) -> tuple[list[Fault], Hashes]:
-    """Return the journal's faults and the projection's hash of each (segment, position), as far as it can be read.
-
-    A broken chain shows at the record after the altered one: where the projection still knows the altered one's hash,
-    the fault is moved there.
-    """
+def _projected(ws: Workspace) -> Hashes:
+    """Return the projection's hash of each (segment, position), in its order; nothing where it cannot be read."""
     try:
         rows = ws.store.query("SELECT segment, pos, hash FROM event ORDER BY seq")
     except HallmarkError:
-        return list(found.faults), {}
-    projected = {(row["segment"], row["pos"]): row["hash"] for row in rows}
+        return {}
+    return {(row["segment"], row["pos"]): row["hash"] for row in rows}
+
+
+def _sharpened(found: Audit, projected: Hashes) -> list[Fault]:
+    """Return the journal's faults, each at the first record of its segment that is not the one the projection has."""
     places = {place: seq for seq, place in enumerate(projected, 1)} if found.faults else {}
     sharp = []
     for fault in found.faults:
@@ -149,7 +156,7 @@ def _sharpened(ws: Workspace, found: Audit) -> tuple[list[Fault], Hashes]:
             why = "it is not the record that was ingested"
             fault = Fault(why, segment.name, segment.start(at), at)
         sharp.append(replace(fault, seq=places.get((segment.name, at), fault.seq)))
-    return sharp, projected
+    return sharp
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------
@@ -165,11 +172,11 @@ def _recorded(recorded: list[Held]) -> str:
     if not recorded:
         return "no checkpoint is recorded: run `hallmark log checkpoint`"
     newest = recorded[-1].checkpoint
-    return f"{len(recorded)} recorded checkpoints agree, the newest over {newest.size} records of {newest.time}"
+    return f"recorded checkpoints: {len(recorded)}, all agree, the newest over {newest.size} records of {newest.time}"
 
 
 def _anchoring(good: list[Held], anchored: int, size: int, given: bool) -> str:
     if not given:
         return f"no checkpoint from outside was given: {size} records unanchored, a cut end would not show"
     place = next((one.place for one in good if not one.seq and one.checkpoint.size == anchored), "none")
-    return f"{anchored} of {size} records anchored by `{place}`, {size - anchored} later ones unanchored"
+    return f"{anchored} of {size} records anchored by `{place}`; later ones, unanchored: {size - anchored}"

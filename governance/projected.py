@@ -17,20 +17,27 @@ BOOKKEEPING = frozenset({"seg_offset", "tree"})
 CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
 
 
-def differences(ws: Workspace, found: Audit, hashes: dict[tuple[str, int], str], *, rows: bool) -> list[Fault]:
-    """Return where the projection, whose hashes are given in its order, differs from a journal without faults.
+def differences(
+    ws: Workspace, found: Audit, hashes: dict[tuple[str, int], str], least: int, *, rows: bool
+) -> list[Fault]:
+    """Return where the projection differs from a journal without faults.
 
-    `rows` says whether every row of every table is compared too.
+    Args:
+        ws: the workspace.
+        found: the journal, read after the projection.
+        hashes: the projection's hash of each (segment, position), in its order.
+        least: how many records it must have; those that came while it was read may be lacking.
+        rows: whether every row of every table is compared too.
     """
-    if len(hashes) != len(found.order):
+    if not least <= len(hashes) <= len(found.order):
         return [Fault(f"the projection has {len(hashes)} records, `{ORDER}` names {len(found.order)}")]
-    for seq, (place, (other, digest)) in enumerate(zip(found.order, hashes.items(), strict=True), 1):
+    for seq, (place, (other, digest)) in enumerate(zip(found.order, hashes.items(), strict=False), 1):
         if place != other or digest != found.segments[place[0]].hashes[place[1]]:
             return [found.located(f"the projection has another record ({other[0]}, {other[1]}) here", seq)]
-    leaves, (size, peaks) = found.leaves(), ws.store.frontier()
+    leaves, (size, peaks) = found.leaves()[: len(hashes)], ws.store.frontier()
     if ws.store.leaves(0, len(leaves)) != leaves or not _grown(leaves, size, peaks):
         return [Fault("the projection has other leaves or another tree than the journal")]
-    return _rows(ws, found) if rows else []
+    return _rows(ws, found, len(hashes)) if rows else []
 
 
 def _grown(leaves: list[bytes], size: int, peaks: list[bytes]) -> bool:
@@ -38,8 +45,8 @@ def _grown(leaves: list[bytes], size: int, peaks: list[bytes]) -> bool:
     return size > len(leaves) or merkle.Frontier(size, peaks).root() == merkle.root(leaves[:size])
 
 
-def _rows(ws: Workspace, found: Audit) -> list[Fault]:
-    """Compare every row of every table."""
+def _rows(ws: Workspace, found: Audit, upto: int) -> list[Fault]:
+    """Compare every row of every table that rests on the first `upto` records."""
     import duckdb
 
     connection = duckdb.connect(":memory:", config=CONFIG)
@@ -50,7 +57,7 @@ def _rows(ws: Workspace, found: Audit) -> list[Fault]:
             "SELECT table_name FROM duckdb_tables() ORDER BY table_name").fetchall()]  # fmt: skip
         for name in names:
             if name not in BOOKKEEPING:
-                faults = _table(ws, found, connection, name)
+                faults = _table(ws, found, connection, name, upto)
                 if faults:
                     return faults
     except HallmarkError as error:
@@ -60,9 +67,8 @@ def _rows(ws: Workspace, found: Audit) -> list[Fault]:
     return []
 
 
-def _table(ws: Workspace, found: Audit, connection: Any, name: str) -> list[Fault]:
-    """Compare the rows of one table as far as the audited records go."""
-    upto = len(found.order)
+def _table(ws: Workspace, found: Audit, connection: Any, name: str, upto: int) -> list[Fault]:
+    """Compare the rows of one table."""
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info('{name}')").fetchall()]
     numbered = "seq" in columns
     runs = "eval_run IN (SELECT id FROM asset WHERE seq <= {upto})"

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -185,9 +187,32 @@ def test_an_untouched_log_verifies_and_says_what_is_not_anchored(copy, tmp_path)
     assert found.problems == ()
     assert (found.anchored, found.unanchored) == (held.size, 4)
     assert f"{held.size} of {held.size + 4} records anchored" in found.checked[4]
-    assert "2 receipts" in found.checked[5]
-    assert "1 copies" in found.checked[6]
+    assert "receipts: 2" in found.checked[5]
+    assert "copies of the journal: 1" in found.checked[6]
     assert log.verify_log(ws).exit_code == 0
+
+
+def test_records_that_come_meanwhile_are_no_damage(copy):
+    ws = copy()
+    stop = threading.Event()
+
+    def keep_writing():
+        other = Workspace.open(ws.root)
+        while not stop.is_set():
+            other.record("count", "meanwhile", {}, actor="me")
+            other.store.sync()
+            time.sleep(0.002)
+        other.close()
+
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        found = [examine(ws, rows=True) for _ in range(4)]
+    finally:
+        stop.set()
+        thread.join()
+    assert [one.problems for one in found] == [()] * 4
+    assert found[-1].size > found[0].size
 
 
 def test_an_unfinished_write_is_no_damage(copy):
@@ -223,6 +248,7 @@ def test_a_flipped_bit_is_found_in_its_record(copy, data):
     assert (found.first_bad.segment, found.first_bad.pos, found.first_bad.byte) == (path.stem, pos, ends[pos])
     assert found.first_bad.seq == seq
     assert found.problems[0].startswith(f"journal segment `{path.name}` is broken at byte {ends[pos]}")
+    assert "do not match their checksum" in found.problems[0]
 
 
 @PROPERTY
@@ -281,6 +307,24 @@ def test_an_inserted_record_is_found(copy, data):
     found = examine(ws)
     assert found.first_bad.segment == path.stem
     assert found.first_bad.pos in (pos, pos + 1)  # a record copied to its own place is found as the one after it
+
+
+def test_a_segment_that_lost_its_end_is_named_with_what_can_restore_it(copy, tmp_path):
+    ws = copy()
+    path = ws.journal.segments()[1]
+    copied = Path(shutil.copytree(ws.journal.root, tmp_path / "copied"))
+    row = ws.store.query("SELECT seq, pos FROM event WHERE segment = '000002' ORDER BY seq DESC LIMIT 1")[0]
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps(proofs.receipt_of(ws, str(row["seq"]))))
+    ends = boundaries(payloads(path))
+    path.write_bytes(path.read_bytes()[:-7])
+    found = examine(ws, receipts=[receipt], copies=[copied])
+    lost = ends[-1] - ends[-2]
+    assert (found.first_bad.byte, found.first_bad.pos, found.first_bad.seq) == (ends[-2], row["pos"], row["seq"])
+    assert f"the segment lost its last {lost} ingested bytes" in found.problems[0]
+    assert any("still has this record" in problem for problem in found.problems)
+    assert any("which cannot be read" in problem for problem in found.problems)
+    assert found.checked == (f"{found.size + found.waiting} records in 2 segments could be read",)
 
 
 def test_a_segment_that_is_gone_or_foreign_is_named(copy, tmp_path):
