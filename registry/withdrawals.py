@@ -27,11 +27,15 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """One `source.withdrawn`: `what` is `source`, `dataset`, `file` or `person`; `target` is empty for a person."""
+    """One `source.withdrawn`: `what` is `source`, `dataset`, `file` or `person`; `target` is empty for a person.
+
+    `datasets` are the ids of the datasets that held it then.
+    """
 
     what: str
     target: str
     digests: tuple[str, ...]
+    datasets: tuple[str, ...]
     person: str
     words: int
     reason: str
@@ -53,7 +57,7 @@ class Tombstone:
 def withdrawals(ws: Workspace) -> list[Withdrawal]:
     """Return all withdrawals, oldest first. Raises Tampered or Refused when one is not signed as it must be."""
     return [
-        Withdrawal(e.body["what"], e.body["target"], tuple(e.body["digests"]), e.body["person"], e.body["words"],
+        Withdrawal(e.body["what"], e.body["target"], tuple(e.body["digests"]), tuple(e.body["datasets"]), e.body["person"], e.body["words"],
                    e.body["reason"], e.ts, e.principal.name)
         for e in seals.sealed(ws, "source.withdrawn")
     ]  # fmt: skip
@@ -77,6 +81,19 @@ def refuse_tombstoned(ws: Workspace, *idents: str) -> None:
                 f"`{ident[:19]}` was withdrawn by `{found.by}` on {found.ts[:19]}: {found.reason}",
                 hint="use another version; `hallmark lineage` shows what it was made from",
             )
+
+
+def refuse_datasets(ws: Workspace, idents: Iterable[str]) -> None:
+    """Raise Refused when one of these datasets holds something that was withdrawn: nothing new is made from it."""
+    refuse_tombstoned(ws, *(wanted := list(idents)))
+    for found in withdrawals(ws):
+        for ident in wanted:
+            if ident in found.datasets:
+                what = "a person's rows" if found.what == "person" else f"{found.what} `{found.target}`"
+                raise Refused(
+                    f"dataset `{ident[:19]}` holds {what}, withdrawn by `{found.by}` on {found.ts[:19]}: {found.reason}",
+                    hint="build it again without that, and train on the new one",
+                )
 
 
 def refuse_sources(ws: Workspace, sources: Iterable[Mapping[str, Any]]) -> None:

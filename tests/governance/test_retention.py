@@ -98,6 +98,17 @@ def test_a_person_is_found_and_kept_out_without_being_named(ws, notes, tmp_path)
         training.data.build(ws, write_spec(tmp_path, "notes"), actor="trainer")
 
 
+def test_nothing_new_is_trained_on_a_dataset_that_holds_it(ws, notes, tmp_path):
+    other = build(ws, tmp_path, "other", dataset="other", seed=4)
+    retention.withdraw(ws, person=NAME, reason="article 17")
+    with pytest.raises(Refused, match="holds a person's rows, withdrawn by `operator`"):
+        withdrawals.refuse_datasets(ws, [other.id, notes.id])
+    withdrawals.refuse_datasets(ws, [other.id])
+    retention.withdraw(ws, other.id, reason="asked back")
+    with pytest.raises(Refused, match="holds dataset"):
+        withdrawals.refuse_datasets(ws, [other.id])
+
+
 def test_what_nothing_came_from_and_what_is_too_short_are_refused(ws, notes):
     with pytest.raises(UnknownName, match="unknown source `note`") as caught:
         retention.survey(ws, "note")
