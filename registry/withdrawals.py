@@ -56,11 +56,16 @@ class Tombstone:
 
 def withdrawals(ws: Workspace) -> list[Withdrawal]:
     """Return all withdrawals, oldest first. Raises Tampered or Refused when one is not signed as it must be."""
-    return [
-        Withdrawal(e.body["what"], e.body["target"], tuple(e.body["digests"]), tuple(e.body["datasets"]), e.body["person"], e.body["words"],
-                   e.body["reason"], e.ts, e.principal.name)
-        for e in seals.sealed(ws, "source.withdrawn")
-    ]  # fmt: skip
+    found = []
+    for event in seals.sealed(ws, "source.withdrawn"):
+        body = event.body
+        found.append(
+            Withdrawal(
+                body["what"], body["target"], tuple(body["digests"]), tuple(body["datasets"]), body["person"],
+                body["words"], body["reason"], event.ts, event.principal.name,
+            )
+        )  # fmt: skip
+    return found
 
 
 def tombstones(ws: Workspace) -> dict[str, Tombstone]:
@@ -91,7 +96,8 @@ def refuse_datasets(ws: Workspace, idents: Iterable[str]) -> None:
             if ident in found.datasets:
                 what = "a person's rows" if found.what == "person" else f"{found.what} `{found.target}`"
                 raise Refused(
-                    f"dataset `{ident[:19]}` holds {what}, withdrawn by `{found.by}` on {found.ts[:19]}: {found.reason}",
+                    f"dataset `{ident[:19]}` holds {what}, withdrawn by `{found.by}` on {found.ts[:19]}:"
+                    f" {found.reason}",
                     hint="build it again without that, and train on the new one",
                 )
 
