@@ -30,8 +30,7 @@ class FileLock:
             descriptor = self._flock(self.path, deadline)
         finally:
             os.close(queue)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, b"%-12d" % os.getpid(), 0)  # always as long: cutting a file waits for the disk
         return descriptor
 
     def _flock(self, path: Path, deadline: float) -> int:
