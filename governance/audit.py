@@ -186,14 +186,15 @@ def _wrong(payload: bytes, pos: int, name: str, workspace: str) -> tuple[str, di
     try:
         record: dict[str, Any] = orjson.loads(payload)
         kind, subject, body, claimed = record["kind"], record["subject"], record["body"], record["pos"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        opened = (body.get("workspace"), subject) if kind == OPENED else ()
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return "it is not a journal record", {}
     if claimed != pos:
         return f"it says it is number {claimed} of its segment", record
     if (pos == 0) != (kind == OPENED):
         return "a segment begins with one record of its opening", record
-    if pos == 0 and (body.get("workspace"), subject) != (workspace, name):
-        return f"it belongs to segment `{subject}` of workspace `{str(body.get('workspace'))[:12]}`", record
+    if opened and opened != (workspace, name):
+        return f"it belongs to segment `{subject}` of workspace `{str(opened[0])[:12]}`", record
     return "", record
 
 
@@ -207,7 +208,7 @@ def _order_lines(path: Path) -> tuple[list[dict[str, Any]], Fault | None]:
         try:
             line = orjson.loads(raw)
             name, start, stop = str(line["segment"]), int(line["from"]), int(line["to"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return lines, Fault(f"`{ORDER}` is damaged at byte {byte}: the line is no batch")
         if start != reached.get(name, 0) or stop <= start:
             why = "overlaps" if start < reached.get(name, 0) else "leaves a gap after"

@@ -75,7 +75,7 @@ def examine(
 
     Raises NotFound, SpecError or HallmarkError where something to hold it against cannot be read, Locked as `sync`.
     """
-    notes = [note for anchor in anchors for note in outside.read(anchor, ws.work("checkpoints"))]
+    notes = [note for anchor in anchors for note in outside.read(anchor)]
     held = [receipt for path in receipts for receipt in read_receipts(path)]
     refused, reached = _ordered(ws)
     projected = _projected(ws)

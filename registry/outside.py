@@ -28,7 +28,7 @@ Check = Callable[[Notes], int]
 """Given what is published already, return the size of the newest of it, or raise."""
 
 
-def read(source: str, scratch: Path) -> Notes:
+def read(source: str) -> Notes:
     """Return the notes at a file, a folder or git repository (every `*.txt`), or an `http(s)://` URL.
 
     Raises NotFound where there is none, HallmarkError with git's or the server's words.
@@ -36,7 +36,7 @@ def read(source: str, scratch: Path) -> Notes:
     if _is_http(source):
         return [(source, _request("GET", source))]
     if _is_git(source):
-        with _clone(source, scratch) as (folder, _):
+        with _clone(source, None) as (folder, _):
             found = _notes_in(folder, source)
     else:
         path = Path(source)
@@ -147,7 +147,7 @@ def _is_git(place: str) -> bool:
 
 
 @contextmanager
-def _clone(target: str, scratch: Path) -> Iterator[tuple[Path, str]]:
+def _clone(target: str, scratch: Path | None) -> Iterator[tuple[Path, str]]:
     """Yield a shallow clone of a repository and its branch (`#branch`, else the default one); removed afterwards."""
     url, _, branch = target.removeprefix("git+").partition("#")
     if not url or url.startswith("-"):

@@ -309,6 +309,21 @@ def test_an_inserted_record_is_found(copy, data):
     assert found.first_bad.pos in (pos, pos + 1)  # a record copied to its own place is found as the one after it
 
 
+@pytest.mark.slow
+@SLOW_PROPERTY
+@given(data=st.data())
+def test_arbitrary_damage_is_always_found(copy, data):
+    ws = copy()
+    path = data.draw(st.sampled_from([*ws.journal.segments(), ws.journal.root / "order.log"]))
+    raw = path.read_bytes()
+    start = data.draw(st.integers(0, len(raw) - 1))
+    stop = data.draw(st.integers(start, len(raw)))
+    damaged = raw[:start] + data.draw(st.binary(max_size=40)) + raw[stop:]
+    path.write_bytes(damaged)
+    found = examine(ws)
+    assert bool(found.problems) == (damaged != raw), (start, stop)
+
+
 def test_a_segment_that_lost_its_end_is_named_with_what_can_restore_it(copy, tmp_path):
     ws = copy()
     path = ws.journal.segments()[1]

@@ -218,7 +218,7 @@ def test_a_folder_keeps_every_published_checkpoint(ws, tmp_path):
     assert (target / "latest.txt").read_text() == made[-1].note
     checkpoints.publish(ws, made[0], str(target))
     assert (target / "latest.txt").read_text() == made[-1].note
-    assert [note.decode() for _, note in outside.read(str(target), tmp_path)] == [one.note for one in made]
+    assert [note.decode() for _, note in outside.read(str(target))] == [one.note for one in made]
 
 
 def test_publishing_beside_an_inconsistent_checkpoint_names_both(ws, forked, tmp_path):
@@ -273,7 +273,7 @@ def test_a_git_repository_gets_a_commit_for_each(ws, bare, tmp_path):
     assert git("-C", str(bare), "show", "main:latest.txt") == made[2].note
     assert git("-C", str(bare), "show", f"other:{made[3].size}.txt") == made[3].note
     git("-C", str(bare), "symbolic-ref", "HEAD", "refs/heads/main")
-    assert [note.decode() for _, note in outside.read(str(bare), tmp_path)] == [one.note for one in made[:3]]
+    assert [note.decode() for _, note in outside.read(str(bare))] == [one.note for one in made[:3]]
     assert list(ws.work("checkpoints").iterdir()) == []
 
 
@@ -301,18 +301,18 @@ def test_an_endpoint_gets_a_put_and_its_refusal_is_an_error(ws, endpoint, tmp_pa
     made = checkpoints.sign(ws, "operator")
     assert checkpoints.publish(ws, made, f"{url}/log/") == f"{url}/log/{made.size}"
     assert kept == {f"/log/{made.size}": made.note.encode()}
-    assert outside.read(f"{url}/log/{made.size}", tmp_path) == [(f"{url}/log/{made.size}", made.note.encode())]
+    assert outside.read(f"{url}/log/{made.size}") == [(f"{url}/log/{made.size}", made.note.encode())]
     with pytest.raises(HallmarkError, match="PUT .*/full/.* answered 507"):
         checkpoints.publish(ws, made, f"{url}/full")
     with pytest.raises(HallmarkError, match="GET .* answered 404"):
-        outside.read(f"{url}/nothing", tmp_path)
+        outside.read(f"{url}/nothing")
     with pytest.raises(HallmarkError, match="failed: .*refused"):
-        outside.read("http://127.0.0.1:9/1", tmp_path)
+        outside.read("http://127.0.0.1:9/1")
     assert checkpoints.newest(ws) == made
 
 
 def test_a_place_without_checkpoints_is_not_an_anchor(tmp_path):
     with pytest.raises(NotFound, match="holds no checkpoint"):
-        outside.read(str(tmp_path), tmp_path)
+        outside.read(str(tmp_path))
     with pytest.raises(NotFound, match="no file"):
-        outside.read(str(tmp_path / "none.txt"), tmp_path)
+        outside.read(str(tmp_path / "none.txt"))
