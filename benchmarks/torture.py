@@ -1,12 +1,13 @@
 """Is anything lost when processes are killed at random? Writers, registrars, ingesters, promoters, collectors; kill -9.
 
-    python benchmarks/torture.py [--kills 5000] [--minutes 10] [--workers 7] [--seed 1] [--out FILE]
+    python benchmarks/torture.py [--kills 5000] [--minutes 10] [--races 1000] [--workers 7] [--seed 1] [--out FILE]
 
 Workers are forked from one warm process, so that a kill lands in their work and not in an import; each is killed after
 a random time and another one takes its place, until both `--kills` and `--minutes` are reached. A worker writes down
 what was acknowledged to it after the call returned. Then: every acknowledged record is there once, the log verifies,
 every alias points at a certificate that holds and its file is what the journal says, every acknowledged artifact is
-whole, and a rebuild gives the same rows. Exit code 1 where one of these fails. kill -9 says nothing about power cuts.
+whole, and a rebuild gives the same rows. Before that, two processes race for one alias: exactly one wins, the other is
+told by whom. Exit code 1 where one of these fails. kill -9 says nothing about power cuts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -246,6 +248,40 @@ def torture(root: Path, notes: Path, *, kills: int, seconds: float, workers: int
             "pointer_reads": sampled, "dangling_reads": dangling, "pointed_at": sorted(known)}  # fmt: skip
 
 
+def race(root: Path, notes: Path, rounds: int) -> dict[str, int]:
+    """Let two processes move one alias to different certificates at the same moment; count how the rounds ended."""
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+    pids = [fork(lambda who=who: _race_one(root, notes / f"race-{who}", who, rounds, barrier)) for who in (0, 1)]  # type: ignore[misc]
+    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+    ends = list(zip(*((notes / f"race-{who}").read_text().splitlines() for who in (0, 1)), strict=True))
+    one = sum(sorted(end) == ["told", "won"] for end in ends)
+    return {"rounds": rounds, "one_winner_and_the_loser_told": one, "processes_failed": failed}
+
+
+def _race_one(root: Path, out: Path, who: int, rounds: int, barrier: Any) -> None:
+    from registry import aliases
+    from registry.errors import Refused
+    from registry.records import Release
+    from registry.workspace import Workspace
+
+    ws = Workspace.open(root, {"lock_wait_s": "60"})
+    target = ws.assets("certificate")[who]
+    body, lines = target.body, []
+    for number in range(rounds):
+        head = aliases.head(ws, "race")
+        release = Release("race", target.id, body["candidate"], body["version"], "2026-01-01T00:00:00+00:00",
+                          f"{who} {number}")  # fmt: skip
+        barrier.wait(60)
+        try:
+            aliases.move(ws, release, head.id if head else "", "operator")
+            lines.append("won")
+        except Refused as error:
+            lines.append("told" if f"({1 - who} {number})" in error.message else error.message)
+        barrier.wait(60)
+    ws.close()
+    out.write_text("\n".join(lines))
+
+
 def examine(root: Path, notes: Path, pointed_at: list[str]) -> dict[str, Any]:
     """Return what was acknowledged and what is wrong: every list and count under `wrong` should be empty or 0."""
     from governance.verification import verify
@@ -305,6 +341,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5000)
     parser.add_argument("--minutes", type=float, default=0.0, help="at least this long")
     parser.add_argument("--workers", type=int, default=7)
+    parser.add_argument("--races", type=int, default=1000, help="rounds of two processes moving one alias")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="make the workspace here and keep it")
@@ -319,14 +356,17 @@ def main() -> int:
             return 1
         ran = torture(root, notes, kills=wanted.kills, seconds=wanted.minutes * 60, workers=wanted.workers,
                       seed=wanted.seed)  # fmt: skip
+        races = race(root, notes, wanted.races)
         begun = time.monotonic()
         found = examine(root, notes, ran.pop("pointed_at"))
         found["examined_s"] = round(time.monotonic() - begun, 1)
+    found["races"] = races
     for name, value in {**ran, **found, **{f"wrong: {k}": len(v) for k, v in found["wrong"].items()}}.items():
         if name != "wrong":
             print(f"{name:<40} {value}")
     write_result("torture", {**ran, **found, "seed": wanted.seed}, packages=("duckdb",), out=wanted.out)
-    return 1 if any(found["wrong"].values()) or ran["dangling_reads"] else 0
+    fair = races["one_winner_and_the_loser_told"] == wanted.races and not races["processes_failed"]
+    return 1 if any(found["wrong"].values()) or ran["dangling_reads"] or not fair else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_killed_at_random_200_times_nothing_acknowledged_is_lost(tmp_path):
     out, place = tmp_path / "torture.json", tmp_path / "place"
     command = [sys.executable, str(ROOT / "benchmarks" / "torture.py"), "--kills", "200", "--workers", "8",
-               "--out", str(out), "--keep", str(place)]  # fmt: skip
+               "--races", "20", "--out", str(out), "--keep", str(place)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     found = json.loads(out.read_text())
@@ -23,6 +23,7 @@ def test_killed_at_random_200_times_nothing_acknowledged_is_lost(tmp_path):
     assert found["acknowledged"]["note"] > 100
     assert found["acknowledged"]["move"] > 0
     assert found["dangling_reads"] == 0
+    assert found["races"]["one_winner_and_the_loser_told"] == 20
     assert {name: wrong for name, wrong in found["wrong"].items() if wrong} == {}
 
     from governance.verification import verify

@@ -85,8 +85,11 @@ def test_a_block_is_its_threads_own(ws, opened):
 
 
 def test_a_block_that_fails_lets_go(ws):
-    with pytest.raises(ZeroDivisionError), ws.store.reading():
-        count(ws)
-        raise ZeroDivisionError
+    def fail():
+        with ws.store.reading():
+            raise ZeroDivisionError(count(ws))
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     ws.store.rebuild()
     assert count(ws) == 0
