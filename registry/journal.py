@@ -48,8 +48,8 @@ class Journal:
         self._syncing = threading.Lock()
         self._segment: _Segment | None = None
         self._sealed: list[_Segment] = []
-        self._written = self._synced = self._lost = 0
-        self._failure: OSError | None = None
+        self._written = self._synced = 0
+        self._lost: list[tuple[range, OSError]] = []
 
     def append(self, records: Sequence[Draft]) -> list[Event]:
         """Write records; return their events once they are on disk. All of them are kept, or an error says none is.
@@ -89,8 +89,9 @@ class Journal:
     def _sync(self, ticket: int) -> None:
         with self._syncing:  # the first waiter syncs for everyone who has written by now
             if self._synced >= ticket:
-                if ticket <= self._lost and self._failure:
-                    raise _refused(self.root, self._failure)
+                for lost, failure in self._lost:
+                    if ticket in lost:
+                        raise _refused(self.root, failure)
                 return
             with self._mutex:
                 target, segment = self._written, self._segment
@@ -116,8 +117,8 @@ class Journal:
                     os.ftruncate(segment.descriptor, max(segment.durable.end, ingested_offset(segment.path)))
                 segment.close()
             self._sealed, self._segment = [], None
-            self._synced = self._lost = self._written
-            self._failure = failure
+            self._lost.append((range(self._synced + 1, self._written + 1), failure))
+            self._synced = self._written
 
     def _open_segment(self) -> _Segment:
         if self._segment and self._segment.mark.end < SEAL_AT:

@@ -117,7 +117,7 @@ class Pair:
 
     def _hold(self, number: int, how: int, *, create: bool = False) -> int | None:
         """Return a descriptor that locks a file, None where someone else holds it or it is gone."""
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        flags = (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY) | os.O_CLOEXEC
         try:
             descriptor = os.open(self._lock_path(number), flags, 0o644)
         except FileNotFoundError:

@@ -229,28 +229,30 @@ class Store:
         """Bring the file that is not current up to the order and make it current; return the number of events."""
         import duckdb
 
-        for attempt in (1, 2):
-            with self.pair.writing(fresh=fresh) as (path, pointer):
-                if not path.exists():
-                    _create(path)
-                try:
-                    with _connect(path, read_only=False) as connection:
-                        progress, size = Ingest(
-                            connection, self.journal.root, self.journal.workspace_id, self.artifacts
-                        ).run()
-                except Damaged:
-                    self.pair.forget(path)  # the next attempt starts from a copy of the current file
-                    if attempt == 2:
-                        raise
-                    continue
-                except duckdb.Error as error:
-                    raise HallmarkError(
-                        f"cannot write the projection: {str(error).splitlines()[0]}",
-                        hint="make room on the disk; nothing that was recorded is lost",
-                    ) from error
-                self.pair.flip(path, progress, size, pointer)
-                return size
-        raise AssertionError("unreachable")
+        try:
+            try:
+                return self._move(fresh=fresh)
+            except Damaged:  # it was dropped: now from a copy of the current file
+                return self._move(fresh=fresh)
+        except (OSError, duckdb.Error) as error:
+            raise HallmarkError(
+                f"cannot write the projection: {str(error).splitlines()[0]}",
+                hint=f"make `{self.root}` writable, or free its disk; no record was lost",
+            ) from error
+
+    def _move(self, *, fresh: bool) -> int:
+        with self.pair.writing(fresh=fresh) as (path, pointer):
+            if not path.exists():
+                _create(path)
+            try:
+                with _connect(path, read_only=False) as connection:
+                    work = Ingest(connection, self.journal.root, self.journal.workspace_id, self.artifacts)
+                    progress, size = work.run()
+            except Damaged:
+                self.pair.forget(path)
+                raise
+            self.pair.flip(path, progress, size, pointer)
+            return size
 
     def _read(self, work: Callable[[Any], T]) -> T:
         """Do work on a read-only connection to the current file: the one kept open, else one for this work alone."""

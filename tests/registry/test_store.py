@@ -156,6 +156,47 @@ def fill(store, count, start=0, **more):
     store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A workspace whose projection lies on a file system of its own, of four MiB."""
+    place = tmp_path / "store"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_too_full_for_the_projection_loses_nothing(tmp_path, small_disk):
+    store = bare(tmp_path)
+    fill(store, 3)
+    store.sync()
+    for start in range(0, 16_000, 1000):  # far more than fits, and nothing that compresses
+        fill(store, 1000, start, noise=os.urandom(300).hex())
+        store.journal.append([("noise", os.urandom(300).hex(), {}, "me") for _ in range(1000)])
+    with pytest.raises(HallmarkError, match="cannot write the projection") as caught:
+        store.sync()
+    assert "no record was lost" in caught.value.hint
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    assert counted(store) == 16_003
+    assert store.rebuild() == store.size()
+
+
+def test_a_store_that_cannot_be_written_can_still_be_read(tmp_path, small_disk):
+    store = bare(tmp_path)
+    fill(store, 3)
+    store.sync()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert counted(bare(tmp_path)) == 3
+    fill(store, 1)
+    with pytest.raises(HallmarkError, match="cannot lock the store") as caught:
+        counted(store)
+    assert str(small_disk) in caught.value.hint
+
+
 OLDER = Path(sys.prefix) / "duckdb-1.5"
 CHILD = """
 import json, sys
