@@ -1,8 +1,8 @@
 """Content-addressed bytes: blobs keyed by BLAKE3, folders by a manifest whose SHA-256 is what certificates bind.
 
-Adding is a private copy, hashed after it was copied, synced and then given its name: a crash leaves a stray temporary
-file, never a half-written object. A manifest carries both digests of every file and its own name is the SHA-256 of its
-text, so checking BLAKE3 alone checks what the manifest says.
+Adding is a private copy, hashed as it is written, synced and then given its name: a crash leaves a stray temporary
+file, never a half-written object. Taking out is a copy that is hashed after it landed. A manifest carries both digests
+of every file and its own name is the SHA-256 of its text, so checking BLAKE3 alone checks what the manifest says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from registry.files import (
     CHUNK,
     PLAIN,
     copy,
-    digest,
     is_whole,
     open_plain,
     opened,
@@ -44,6 +43,8 @@ from registry.records import Manifest, ManifestEntry, canonical, plain, sha256
 __all__ = ["CHUNK", "Artifacts", "remove_tree", "replace_file", "sync_folder"]
 SMALL = 1 << 20
 """Bytes up to which a file is read whole: starting a thread and copying costs more than hashing it twice."""
+LARGE = 2 << 20
+"""Bytes of a larger file that are hashed and written at a time."""
 
 
 class Artifacts:
@@ -120,30 +121,10 @@ class Artifacts:
                     temporary.write_bytes(data)
                     self._keep(temporary, fast)
             else:
-                os.lseek(source, 0, os.SEEK_SET)
-                fast, standard, size = self._add_large(source, temporary, sums)
+                fast, standard, size = _copy_large(source, temporary, sums)
+                if not self._has(fast):
+                    self._keep(temporary, fast)
         return ManifestEntry(name, size, mode, fast, standard, media or "application/octet-stream")
-
-    def _add_large(self, source: int, temporary: Path, sums: ThreadPoolExecutor) -> tuple[str, str, int]:
-        """Copy an open file and store the copy; return both digests and the size of what landed."""
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        standard: Future[tuple[str, int]] | None = None
-        try:
-            copy(source, descriptor)
-            standard = sums.submit(digest, descriptor, "sha256")
-            fast, size = digest(descriptor)
-            if not self._has(fast):
-                self._keep(temporary, fast)
-            checked, again = standard.result()
-        finally:
-            if standard is not None and not standard.cancel():
-                standard.exception()  # it reads the descriptor that is closed next
-            os.close(descriptor)
-        if again != size:
-            raise Tampered(
-                "a file changed in the store while it was added", hint=f"only adds may write in `{temporary.parent}`"
-            )
-        return fast, checked, size
 
     def _has(self, name: str) -> bool:
         """Say whether an object is there and whole, after making it young, so that no collector takes it."""
@@ -339,3 +320,24 @@ class Artifacts:
         if name is None:
             raise NotFound(f"`{manifest_id}` is not a manifest id", hint="manifests are named `sha256:<64 hex digits>`")
         return self.root / "manifests" / f"{name}.json"
+
+
+def _copy_large(source: int, temporary: Path, sums: ThreadPoolExecutor) -> tuple[str, str, int]:
+    """Copy an open file into a new one; return both digests and the size of what was written.
+
+    Every buffer is hashed and written while it is in the processor's cache, its SHA-256 by a thread of `sums`.
+    """
+    fast, standard, size = blake3(), hashlib.sha256(), 0
+    buffer = memoryview(bytearray(LARGE))
+    with temporary.open("xb", buffering=0) as sink:
+        while count := os.preadv(source, [buffer], size):
+            part = buffer[:count]
+            pending = sums.submit(standard.update, part)
+            try:
+                fast.update(part)
+                while part:
+                    part = part[sink.write(part) :]
+            finally:
+                pending.result()
+            size += count
+    return f"blake3:{fast.hexdigest()}", f"sha256:{standard.hexdigest()}", size
