@@ -7,7 +7,8 @@ The same random bytes (a few large files and many small ones) are added to a fre
 running process each. Hallmark computes BLAKE3 and SHA-256 and syncs every file to disk; DVC computes MD5 and syncs
 nothing. Rounds are interleaved; figures are medians. The cache of the file system is warm for all. DVC runs from its
 own environment, `.hallmark-peers/dvc`, made from `benchmarks/peers/dvc.txt` by `--install-peers`; without it the rest
-is shown.
+is shown. Adding can be no faster than the disk writes: `--folder /dev/shm` takes the disk out of the comparison, for
+every program in it.
 """
 
 from __future__ import annotations
@@ -254,7 +255,8 @@ def main() -> None:
         found = rates(scratch / "data", size, scratch, rounds)
         read_us, rollback_ms = releases(scratch, max(rounds, 5))
         figures = report(found, read_us, rollback_ms)
-        more = {"bytes": size, "rounds": rounds, "dvc": locked_version(), **figures}
+        place = str(chosen.folder or "disk")
+        more = {"bytes": size, "folder": place, "rounds": rounds, "dvc": locked_version(), **figures}
         kept = scratch / "artifacts.json" if chosen.quick else None
         write_result("artifacts", more, packages=("blake3", "hallmark-platform"), out=kept)
 
