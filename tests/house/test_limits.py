@@ -19,12 +19,16 @@ def functions(tree):
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
+LIMITS = {"verifier.py": 500}
+"""What auditors run is one file on purpose (decision 012), so it may be longer."""
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_keeps_the_limits(path):
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     lines = text.count("\n")
-    assert lines <= 400, f"{lines} lines"
+    assert lines <= LIMITS.get(path.name, 400), f"{lines} lines"
     assert path.stem not in EMPTY_NAMES
     if path.name != "__init__.py" or tree.body:
         assert ast.get_docstring(tree), "a module opens with a sentence"
