@@ -150,7 +150,7 @@ def rate(found: list[dict[str, Any]], seconds: float) -> tuple[float, float, flo
 def measure_durable(folder: Path, seconds: float) -> dict[str, Any]:
     ws = made(folder / "durable")
     figures: dict[str, Any] = {}
-    for name, threads in (("durable", 32), ("durable_alone", 1)):
+    for name, threads in (("durable", 16), ("durable_alone", 1)):
         per_s, p50, p99 = rate(children("append", ws.root, seconds, WRITERS, threads), seconds)
         figures |= {f"{name}_records_per_s": round(per_s), f"{name}_p50_ms": round(p50, 2),
                     f"{name}_p99_ms": round(p99, 2), f"{name}_threads": threads}  # fmt: skip

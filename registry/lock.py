@@ -9,8 +9,8 @@ from pathlib import Path
 
 from registry.errors import HallmarkError, Locked
 
-SHORTEST_S, LONGEST_S = 0.0002, 0.005
-"""How long a waiter sleeps between two tries: at first, and at most."""
+SHORTEST_S, NEXT_S, LATER_S = 0.0002, 0.001, 0.005
+"""How long a waiter sleeps between two tries: at first, and at most, as the next in the queue or as a later one."""
 
 
 class FileLock:
@@ -25,15 +25,15 @@ class FileLock:
     def acquire(self, wait: float) -> int:
         """Return a descriptor that holds the lock until it is closed. Raises Locked, naming the process in the way."""
         deadline = time.monotonic() + wait
-        queue = self._flock(self.path.with_name(f"{self.path.name}.queue"), deadline)
+        queue = self._flock(self.path.with_name(f"{self.path.name}.queue"), deadline, LATER_S)
         try:
-            descriptor = self._flock(self.path, deadline)
+            descriptor = self._flock(self.path, deadline, NEXT_S)
         finally:
             os.close(queue)
         os.pwrite(descriptor, b"%-12d" % os.getpid(), 0)  # always as long: cutting a file waits for the disk
         return descriptor
 
-    def _flock(self, path: Path, deadline: float) -> int:
+    def _flock(self, path: Path, deadline: float, longest: float) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -49,7 +49,7 @@ class FileLock:
                     os.close(descriptor)
                     raise self._locked() from None
                 time.sleep(pause)
-                pause = min(LONGEST_S, pause * 1.25)
+                pause = min(longest, pause * 1.25)
             else:
                 return descriptor
 
