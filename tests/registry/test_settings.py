@@ -48,3 +48,11 @@ def test_no_workspace_and_bad_numbers(tmp_path, root):
         settings.read(tmp_path / "nowhere")
     with pytest.raises(SpecError, match="expected a number"):
         settings.read(root, {"port": "many"}).number("port")
+
+
+def test_signers_are_a_table_of_commands(tmp_path):
+    (tmp_path / "hallmark.toml").write_text('workspace = "ab"\n[signers]\ndana = "card-tool --slot 9c"\n')
+    assert settings.read(tmp_path).signers == {"dana": "card-tool --slot 9c"}
+    (tmp_path / "hallmark.toml").write_text('workspace = "ab"\n[signers]\ndana = 9\n')
+    with pytest.raises(SpecError, match="`signers`: expected a table"):
+        settings.read(tmp_path)
