@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import errors
+from registry import errors, withdrawals
 from registry.errors import EngineFailure, HallmarkError, Locked, UnknownName
 from registry.protocols import Progress, silent
 from registry.records import Asset, Dataset, ModelVersion, Run, digest_of, plain
 from registry.specs import load
 from registry.workspace import Workspace
+from training import assets
 from training.job import Input, Job, Outcome
 from training.recipe import Recipe
 
@@ -116,6 +117,7 @@ def _prepare(
     for stray in folder.rglob("*.tmp-*"):
         shutil.rmtree(stray, ignore_errors=True)
     records = {ident: ws.get(ident, Dataset) for ident, _ in shares}
+    withdrawals.refuse_datasets(ws, records)
     places = {}
     for number, (ident, record) in enumerate(sorted(records.items())):
         places[ident] = ws.artifacts.checkout(record.manifest, folder / "inputs" / f"data-{number}")
@@ -135,7 +137,10 @@ def _register(ws: Workspace, job: Job, datasets: list[str], base: Asset | None, 
     outcome = Outcome(**json.loads(job.result.read_text()))
     recipe = job.recipe
     manifest = ws.artifacts.add_tree(job.model)
-    lineage = [("dataset", ident) for ident in datasets] + ([("base", base.id)] if base else [])
+    known = assets.register_recipe(ws, recipe, actor=actor)
+    tokenizer = assets.register_tokenizer(ws, job.model, recipe.name, () if base else datasets, actor=actor)
+    origin = [("base", base.id)] if base else []
+    made_from = [("dataset", ident) for ident in datasets]
     run = ws.register(
         Run(
             method=recipe.method,
@@ -151,7 +156,7 @@ def _register(ws: Workspace, job: Job, datasets: list[str], base: Asset | None, 
         ),
         actor=actor,
         name=recipe.name,
-        parents=lineage,
+        parents=[("recipe", known.id), *made_from, *origin, ("tokenizer", tokenizer.id)],
     )
     weights = {entry.path: entry.sha256 for entry in manifest.entries if entry.path.endswith(".safetensors")}
     version = ws.register(
@@ -167,7 +172,7 @@ def _register(ws: Workspace, job: Job, datasets: list[str], base: Asset | None, 
         ),
         actor=actor,
         name=recipe.name,
-        parents=[("run", run.id), *lineage],
+        parents=[("run", run.id), *origin],
     )
     return TrainResult(run, version)
 

@@ -12,6 +12,7 @@ import pytest
 
 import training
 import training.data
+from registry import lineage
 from registry.errors import EngineFailure, Locked, SpecError, Tampered, UnknownName
 from registry.records import ModelVersion, Run
 from training.launch import _error, _lock
@@ -78,7 +79,13 @@ def test_a_run_is_registered_once_and_loads_without_us(ws, recipe, tmp_path):
     assert (run.id, version.id) == (result.run.id, result.version.id)
     assert (run.steps, run.tokens) == (60, 60 * 2 * 32)
     assert version.run == run.id
-    assert ("dataset", version.datasets[0]) in result.version.parents
+    assert result.version.parents == (("run", run.id),)
+    kinds = {relation: lineage.find(ws, parent) for relation, parent in result.run.parents}
+    assert {relation: asset.kind for relation, asset in kinds.items()} == {
+        "recipe": "recipe", "dataset": "dataset", "tokenizer": "tokenizer",
+    }  # fmt: skip
+    assert (kinds["recipe"].body["digest"], kinds["dataset"].id) == (run.recipe, version.datasets[0])
+    assert (kinds["tokenizer"].body["vocab_size"], kinds["tokenizer"].parents) == (400, (("dataset", run.datasets[0]),))
     assert version.architecture == "MistralForCausalLM"
     assert set(version.weights) == {"model.safetensors"}
     again = training.train(ws, recipe, actor="operator")
@@ -108,7 +115,8 @@ def test_a_run_is_registered_once_and_loads_without_us(ws, recipe, tmp_path):
     assert "longer than the base" in json.loads(failed[0]["body"])["message"]
     continued.write_text(body + "base: tiny:1\n")
     more = training.train(ws, continued, actor="operator")
-    assert ("base", version.id) in more.version.parents
+    assert more.version.parents == (("run", more.run.id), ("base", version.id))
+    assert {("base", version.id), ("tokenizer", kinds["tokenizer"].id)} <= set(more.run.parents)
 
 
 def train_elsewhere(ws, recipe: Path) -> subprocess.Popen[bytes]:
