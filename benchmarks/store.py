@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def register(root: Path, seconds: float, mark: int) -> dict[str, Any]:
     number, begin = 0, start()
     while time.time() < begin + seconds:
         one = time.perf_counter()
-        version = ws.register(version_of(f"{mark}-{number}"), actor="operator", name="code")
+        version = ws.register(version_of(f"{os.getpid()}-{mark}-{number}"), actor="operator", name="code")
         release = Release("prod", certificate, "sha256:c", version.id, str(number), "benchmark")
         aliases.move(ws, release, None, "operator")
         took.append((time.perf_counter() - one) * 1000)
