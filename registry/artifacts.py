@@ -73,8 +73,8 @@ class Artifacts:
         name = "blake3:" + blake3(data).hexdigest()
         with self._storing(name) as temporary:
             if not self._has(name):
-                temporary.write_bytes(data)
-                self._keep(temporary, name)
+                write_new(temporary, data)
+                self._keep(temporary, self.path(name))
         sync_folder(self.path(name).parent)
         return name
 
@@ -104,7 +104,7 @@ class Artifacts:
         target = self.manifest_path(manifest.id)
         with self._storing(manifest.id) as temporary:
             write_new(temporary, canonical(plain(manifest)))
-            self._link(temporary, target)
+            self._keep(temporary, target)
         sync_folder(target.parent)
         return manifest
 
@@ -118,29 +118,29 @@ class Artifacts:
                 fast, standard = "blake3:" + blake3(data).hexdigest(), sha256(data)
                 size = len(data)
                 if not self._has(fast):
-                    temporary.write_bytes(data)
-                    self._keep(temporary, fast)
+                    write_new(temporary, data)
+                    self._keep(temporary, self.path(fast))
             else:
                 fast, standard, size = _copy_large(source, temporary, sums)
                 if not self._has(fast):
-                    self._keep(temporary, fast)
+                    sync_file(temporary)
+                    self._keep(temporary, self.path(fast))
         return ManifestEntry(name, size, mode, fast, standard, media or "application/octet-stream")
 
     def _has(self, name: str) -> bool:
         """Say whether an object is there and whole, after making it young, so that no collector takes it."""
         target = self.path(name)
-        return self._touch(target) and is_whole(target, name)
+        return os.path.lexists(target) and self._touch(target) and is_whole(target, name)
 
-    def _keep(self, temporary: Path, name: str) -> None:
-        """Give a finished temporary file its place; a damaged object there, or another user's, makes room."""
-        target = self.path(name)
-        sync_file(temporary)
-        if not os.path.lexists(target):
-            self._link(temporary, target)
-            return
-        temporary.chmod(0o444)
+    def _keep(self, temporary: Path, target: Path) -> None:
+        """Give a finished, synced temporary file its name; the same bytes, or a damaged object, make room."""
         with self.inflight.gate():
+            new = not target.parent.exists()
+            if new:
+                target.parent.mkdir(exist_ok=True)
             temporary.replace(target)
+        if new:
+            sync_folder(target.parent.parent)
 
     def _touch(self, path: Path) -> bool:
         """Make an object young, so that no collector takes it; False where it is not there or not ours to touch."""
@@ -150,18 +150,6 @@ class Artifacts:
         except OSError:
             return False  # nothing there, or a store that is only read: nobody collects in it either
         return True
-
-    def _link(self, temporary: Path, target: Path) -> None:
-        new = not target.parent.exists()
-        target.parent.mkdir(exist_ok=True)
-        temporary.chmod(0o444)
-        with self.inflight.gate():
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                os.utime(target, follow_symlinks=False)
-        if new:
-            sync_folder(target.parent.parent)
 
     @contextmanager
     def _storing(self, name: str) -> Iterator[Path]:
@@ -330,6 +318,7 @@ def _copy_large(source: int, temporary: Path, sums: ThreadPoolExecutor) -> tuple
     fast, standard, size = blake3(), hashlib.sha256(), 0
     buffer = memoryview(bytearray(LARGE))
     with temporary.open("xb", buffering=0) as sink:
+        os.fchmod(sink.fileno(), 0o444)
         while count := os.preadv(source, [buffer], size):
             part = buffer[:count]
             pending = sums.submit(standard.update, part)

@@ -104,11 +104,14 @@ def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a new file and make its bytes durable."""
-    with path.open("xb") as sink:
-        sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
+    """Write a new read-only file and make its bytes durable."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    with os.fdopen(descriptor, "wb", buffering=0) as sink:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[sink.write(rest) :]
+        os.fchmod(descriptor, 0o444)
+        os.fsync(descriptor)
 
 
 def sync_file(path: Path) -> None:
