@@ -85,9 +85,10 @@ class Store:
         with self.lock():
             known, self._ordered = self._ordered or self._progress(), None
             path = self.journal.root / NAME
-            cut_torn_line(path)
-            for _ in follow(path, known):
-                pass
+            if (path.stat().st_size if path.exists() else 0) != known.offset:
+                cut_torn_line(path)
+                for _ in follow(path, known):
+                    pass
             batches = [batch for segment in self.journal.segments() if (batch := self._tail(segment, known))]
             for name in known.marks.keys() - {segment.stem for segment in self.journal.segments()}:
                 check_length(self.journal.root / f"{name}.seg", known.mark(name).end)
@@ -110,7 +111,8 @@ class Store:
                 if self._lags(ordered):
                     self._ingest()
                 state = self._read(State.load) if self.pair.pointer() else State()
-            state.follow(self.journal.root, self.journal.workspace_id)
+            if state.progress.offset != ordered.offset:
+                state.follow(self.journal.root, self.journal.workspace_id)
             self._state = state
             return state
 
