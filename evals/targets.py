@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from registry.artifacts import remove_tree
-from registry.errors import EngineFailure
+from registry.errors import EngineFailure, Refused
 from registry.protocols import GuardedEndpoint
 from registry.records import Candidate, plain
 from registry.workspace import Workspace
@@ -53,7 +53,12 @@ def weights_identity(candidate: Candidate, random_seed: int | None = None) -> di
 
 @contextmanager
 def open_weights(ws: Workspace, candidate: Candidate, *, random_seed: int | None = None) -> Iterator[WeightsTarget]:
-    """Yield a private, verified copy of the candidate's model folder; it is removed afterwards. Raises Tampered."""
+    """Yield a private, verified copy of the candidate's model folder; it is removed afterwards.
+
+    Raises Tampered, or Refused for a candidate with an adapter.
+    """
+    if candidate.adapter != "none":  # measured without it, the numbers would be those of another model
+        raise Refused("the harness cannot load adapters", hint="merge the adapter into its base")
     with tempfile.TemporaryDirectory(dir=ws.work("evals"), prefix="weights-") as name:
         folder = ws.artifacts.checkout(candidate.weights, Path(name) / "model")
         try:

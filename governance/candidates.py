@@ -12,8 +12,8 @@ import orjson
 
 from governance import roles
 from registry import seals
-from registry.errors import NotFound, SpecError
-from registry.records import Asset, Candidate, Manifest, ModelVersion, PolicyBundle, sha256
+from registry.errors import NotFound, Refused, SpecError
+from registry.records import Adapter, Asset, Candidate, Manifest, ModelVersion, PolicyBundle, sha256
 from registry.workspace import Workspace
 
 NONE = "none"
@@ -47,6 +47,7 @@ def create(
     template: Path | None = None,
     system_prompt: Path | None = None,
     engine: str = "transformers",
+    adapter: str | None = None,
     actor: str,
 ) -> Asset:
     """Return the candidate of a model version with the parts named, or the workspace's current ones.
@@ -58,9 +59,11 @@ def create(
         template: a chat template file; default the version's own.
         system_prompt: a text file; default none.
         engine: `transformers` or `vllm`.
+        adapter: reference to an adapter of this version; default none.
         actor: who creates it.
 
     Raises:
+        Refused: the adapter was made for another version.
         NotFound: no such version, bundle or file.
         SpecError: the version has no tokenizer, or the engine is unknown.
     """
@@ -69,6 +72,7 @@ def create(
     model = ws.get(found.id, ModelVersion)
     manifest = ws.artifacts.manifest(model.manifest)
     bundle = _bundle(ws, policy, actor)
+    part = _adapter(ws, adapter, found) if adapter else None
     record = Candidate(
         version=found.id,
         weights=_with_parts(ws, manifest, template),
@@ -80,8 +84,10 @@ def create(
         engine_version=_engine_version(engine),
         quantisation=NONE,
         bundle=bundle.body["manifest"],
+        adapter=part.body["manifest"] if part else NONE,
     )
-    return ws.register(record, actor=actor, name=found.name, parents=[("version", found.id), ("bundle", bundle.id)])
+    parents = [("version", found.id), ("bundle", bundle.id), *([("adapter", part.id)] if part else [])]
+    return ws.register(record, actor=actor, name=found.name, parents=parents)
 
 
 def candidate_of(ws: Workspace, ref: str, *, actor: str) -> Asset:
@@ -132,6 +138,19 @@ def _bundle(ws: Workspace, policy: str | None, actor: str) -> Asset:
     if not activated:
         raise NotFound("no inference policy is active", hint="name a bundle with `--policy`")
     return ws.resolve(activated[-1].subject, "bundle")
+
+
+def _adapter(ws: Workspace, ref: str, version: Asset) -> Asset:
+    """Return an adapter of this version. Raises Refused when it was made for another one."""
+    found = ws.resolve(ref, Adapter.KIND)
+    base = ws.get(found.id, Adapter).base
+    if base != version.id:
+        raise Refused(
+            f"adapter `{found.name}:{found.number}` belongs to version `{base[7:19]}`, not to "
+            f"`{version.name}:{version.number}` ({version.id[7:19]})",
+            hint="name the version it was made for, or another adapter",
+        )
+    return found
 
 
 def _with_parts(ws: Workspace, manifest: Manifest, template: Path | None) -> str:

@@ -27,7 +27,7 @@ VERBS = {
 
 
 def note(ws: Workspace, asset: Asset, text: str, *, actor: str | None = None) -> Event:
-    """Record why an asset was made; return the event. Raises Refused: no text, or the actor may not make such things."""
+    """Record why an asset was made; return the event. Raises Refused: no words, or an actor who may not make such."""
     if not text.strip():
         raise Refused("a note needs words", hint="say why it was made with `--note TEXT`")
     principal = roles.require(ws, VERBS[asset.kind], asset.id, actor)

@@ -20,10 +20,12 @@ def candidate() -> None:
 @click.option("--template", type=click.Path(path_type=Path), help="A chat template; default the version's own.")
 @click.option("--system-prompt", type=click.Path(path_type=Path), help="A system prompt; default none.")
 @click.option("--engine", default="transformers", help="transformers or vllm.")
+@click.option("--adapter", metavar="REF", help="An adapter made for this version; default none.")
 @command
 def create(
-    session: Session, version: str, policy: str | None, template: Path | None, system_prompt: Path | None, engine: str
-) -> None:
+    session: Session, version: str, policy: str | None, template: Path | None, system_prompt: Path | None, engine: str,
+    adapter: str | None,
+) -> None:  # fmt: skip
     """Name every part that would serve; what is evaluated, gated and certified is this.
 
     Example: hallmark candidate create code:2 --policy specs/policy
@@ -32,8 +34,9 @@ def create(
 
     actor = session.actor("create-candidate", version)
     asset = candidates.create(
-        session.ws, version, policy=policy, template=template, system_prompt=system_prompt, engine=engine, actor=actor
-    )
+        session.ws, version, policy=policy, template=template, system_prompt=system_prompt, engine=engine,
+        adapter=adapter, actor=actor,
+    )  # fmt: skip
     session.emit(asset, f"candidate {asset.id[7:19]}  {asset.name}:{asset.number}")
 
 
@@ -62,6 +65,6 @@ def diff(session: Session, first: str, second: str) -> None:
 
     one, two = session.ws.resolve(first, "candidate"), session.ws.resolve(second, "candidate")
     names = candidates.difference(session.ws, one.id, two.id)
-    parts = {name: [one.body[name], two.body[name]] for name in names}
+    parts = {name: [one.body.get(name, "none"), two.body.get(name, "none")] for name in names}
     session.emit(parts, [f"{name:<15} {a} -> {b}" for name, (a, b) in parts.items()] or "the same candidate")
     session.exit(1 if parts else 0)

@@ -28,7 +28,8 @@ def line(node: Mapping[str, Any], before: str = "") -> str:
     said = f"{kind} {name}".strip() if relation in ("", node["kind"]) else f"{relation}: {kind} {name}".strip()
     left = _cut(before + said, LEFT)
     owner = _cut(str(node["owner"] or "-"), 14)
-    return f"{left:<{LEFT}}  {node['id'].removeprefix('sha256:')[:12]}  {owner:<14}  {str(node['created'] or '')[:10]}".rstrip()
+    ident, day = node["id"].removeprefix("sha256:")[:12], str(node["created"] or "")[:10]
+    return f"{left:<{LEFT}}  {ident}  {owner:<14}  {day}".rstrip()
 
 
 def tell(found: Difference, title: str, names: Mapping[str, str]) -> Iterator[str]:

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from governance import candidates
-from registry.errors import NotFound, SpecError
-from registry.records import Candidate
+from registry.errors import NotFound, Refused, SpecError
+from registry.records import Adapter, Candidate
 
 
 def test_the_same_parts_are_the_same_candidate(ws, add_version):
@@ -92,3 +92,44 @@ def test_a_bundle_is_its_files_without_what_python_left_beside_them(ws, tmp_path
     assert json.dumps(sorted(names)) == json.dumps(
         sorted(path.name for path in default_bundle().iterdir() if path.is_file())
     )
+
+
+def lora(ws, tmp_path, base, name="tone"):
+    """Register a small adapter in PEFT's format, of rank 2 over one projection."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    shapes = {f"{layer}.lora_A.weight": (2, 8), f"{layer}.lora_B.weight": (8, 2)}
+    save_file({key: np.zeros(shape, np.float32) for key, shape in shapes.items()}, folder / "adapter_model.safetensors")
+    manifest = ws.artifacts.add_tree(folder)
+    weights = {entry.path: entry.sha256 for entry in manifest.entries if entry.path.endswith(".safetensors")}
+    record = Adapter(name, base, manifest.id, "LORA", 2, weights)
+    return ws.register(record, actor="trainer", name=name, parents=[("base", base)])
+
+
+def test_an_adapter_is_part_of_the_candidate_and_bound_to_its_base(ws, add_version, tmp_path):
+    version, other = add_version(), add_version(b"b")
+    adapter = lora(ws, tmp_path, version.id)
+    bare = candidates.create(ws, version.id, actor="trainer")
+    tuned = candidates.create(ws, version.id, adapter="tone", actor="trainer")
+    assert candidates.difference(ws, bare.id, tuned.id) == ["adapter"]
+    assert ws.get(tuned.id, Candidate).adapter == adapter.body["manifest"]
+    assert ("adapter", adapter.id) in tuned.parents
+    assert "adapter" not in bare.body
+    with pytest.raises(Refused, match="adapter `tone:1` belongs to version"):
+        candidates.create(ws, other.id, adapter="tone", actor="trainer")
+
+
+def test_weights_of_a_candidate_with_an_adapter_are_not_measured_without_it(ws, add_version, tmp_path):
+    from evals.targets import open_weights
+
+    version = add_version()
+    lora(ws, tmp_path, version.id)
+    tuned = candidates.create(ws, version.id, adapter="tone", actor="trainer")
+    with pytest.raises(Refused, match="cannot load adapters"), open_weights(ws, ws.get(tuned.id, Candidate)):
+        pass
