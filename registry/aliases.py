@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from registry.errors import NotFound, Refused, Tampered
 from registry.records import Certificate, Release, plain
+from registry.state import State
 from registry.workspace import Workspace
 
 MOVED = "alias.moved"
@@ -24,14 +25,14 @@ class Head:
 def head(ws: Workspace, alias: str) -> Head | None:
     """Return where the journal says that an alias points, None for one that never moved. Raises Tampered, Locked."""
     with ws.store.lock():
-        return _head(ws, alias)
+        return _head(ws.store.state(), alias)
 
 
 def heads(ws: Workspace) -> dict[str, Head]:
     """Return every alias with what it points at, in name order."""
     with ws.store.lock():
-        names = sorted(ws.store.state().aliases)
-        return {name: found for name in names if (found := _head(ws, name))}
+        state = ws.store.state()
+        return {name: found for name in sorted(state.aliases) if (found := _head(state, name))}
 
 
 def move(ws: Workspace, release: Release, expected: str | None, actor: str) -> None:
@@ -53,9 +54,9 @@ def move(ws: Workspace, release: Release, expected: str | None, actor: str) -> N
     """
     ws.pointer(release.alias)  # judges the name before the journal says that it moved
     with ws.store.lock():
-        now = _head(ws, release.alias)
-        check_unmoved(release.alias, now, expected)
-        if ws.store.state().assets.get(release.certificate, ("",))[0] != Certificate.KIND:
+        state = ws.store.state()
+        check_unmoved(release.alias, _head(state, release.alias), expected)
+        if state.assets.get(release.certificate, ("",))[0] != Certificate.KIND:
             raise NotFound(
                 f"no certificate `{release.certificate}`", hint="an alias points at a certificate that is there"
             )
@@ -98,8 +99,8 @@ def settle(ws: Workspace) -> list[str]:
     return mended
 
 
-def _head(ws: Workspace, alias: str) -> Head | None:
-    found = ws.store.state().aliases.get(alias)
+def _head(state: State, alias: str) -> Head | None:
+    found = state.aliases.get(alias)
     if found is None:
         return None
     try:

@@ -158,8 +158,11 @@ def remove_tree(folder: Path) -> None:
     folder.rmdir()
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, and a crash loses neither."""
+def replace_file(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones, and a crash loses neither.
+
+    Without `durable` nothing is synced: for what can be made again, since a power cut may leave the old file or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -167,12 +170,14 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as sink:
             sink.write(data)
             sink.flush()
-            os.fsync(sink.fileno())
+            if durable:
+                os.fsync(sink.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def plain_files(folder: Path) -> list[tuple[str, Path]]:

@@ -7,15 +7,36 @@ Digests are written `sha256:<hex>` or `blake3:<hex>`; times are UTC, ISO 8601, s
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar
 
+import orjson
 import rfc8785
+
+
+SAFE_INTEGER = (1 << 53) - 1
+"""The largest integer that every JSON number of RFC 8785 holds exactly."""
 
 
 def canonical(value: Any) -> bytes:
     """Return the RFC 8785 canonical JSON of plain data (dicts, lists, strings, numbers, booleans, None)."""
+    if _same_in_orjson(value):
+        with suppress(orjson.JSONEncodeError):  # text that UTF-8 cannot write: refused below in the standard's words
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return rfc8785.dumps(value)
+
+
+def _same_in_orjson(value: Any) -> bool:
+    """Say whether orjson, twenty times as fast, writes a value as RFC 8785 does: no floats, ASCII keys, safe integers."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is dict:
+        return all(type(key) is str and key.isascii() for key in value) and all(map(_same_in_orjson, value.values()))
+    if kind is list or kind is tuple:
+        return all(map(_same_in_orjson, value))
+    return kind is int and -SAFE_INTEGER <= value <= SAFE_INTEGER
 
 
 def digest_of(value: Any) -> str:
@@ -33,6 +54,8 @@ def plain(value: Any) -> Any:
 
     A field that was added to a record later (`metadata={"later": True}`) is left out while it stands at its default.
     """
+    if isinstance(value, str | int | float) or value is None:
+        return value
     if hasattr(value, "__dataclass_fields__"):
         known = {f.name: getattr(value, f.name) for f in fields(value) if not _unsaid(f, getattr(value, f.name))}
         return {name: plain(item) for name, item in known.items()}

@@ -89,8 +89,9 @@ class Store:
                 cut_torn_line(path)
                 for _ in follow(path, known):
                     pass
-            batches = [batch for segment in self.journal.segments() if (batch := self._tail(segment, known))]
-            for name in known.marks.keys() - {segment.stem for segment in self.journal.segments()}:
+            segments = self.journal.segments()
+            batches = [batch for segment in segments if (batch := self._tail(segment, known))]
+            for name in known.marks.keys() - {segment.stem for segment in segments}:
                 check_length(self.journal.root / f"{name}.seg", known.mark(name).end)
             if batches:
                 extend(path, batches)

@@ -199,8 +199,10 @@ class Workspace:
         """Return what an alias points at, from its pointer file. Raises NotFound, SpecError (name), Tampered."""
         path = self.pointer(alias)
         try:
-            value = orjson.loads(path.read_bytes())
-            return Release(**value)
+            data = path.read_bytes()
+            if not data:
+                raise NotFound(f"pointer file `{path}` is empty", hint="`hallmark release settle` makes it again")
+            return Release(**orjson.loads(data))
         except FileNotFoundError:
             known = sorted(found.stem for found in (self.root / "releases").glob("*.json"))
             raise UnknownName("alias", alias, known, hint=None if known else "nothing was promoted yet") from None
@@ -208,8 +210,9 @@ class Workspace:
             raise Tampered(f"pointer file `{path}` is damaged", hint=f"run `hallmark rollback {alias}`") from None
 
     def point(self, release: Release) -> None:
-        """Replace the pointer file of an alias, atomically."""
-        replace_file(self.pointer(release.alias), orjson.dumps(plain(release), option=orjson.OPT_INDENT_2))
+        """Replace the pointer file of an alias, atomically; the move in the journal is what is durable."""
+        data = orjson.dumps(plain(release), option=orjson.OPT_INDENT_2)
+        replace_file(self.pointer(release.alias), data, durable=False)
 
     def pointer(self, alias: str) -> Path:
         """Return where the pointer file of an alias lies. Raises SpecError for a name that is none."""
