@@ -36,6 +36,10 @@ SHOWN = {
     "drift": ("verdict", "reference", "current"),
 }
 """Kind to the fields that are its configuration."""
+RELEASED = (
+    " UNION ALL SELECT release, 'release', alias, 0, to_json({{certificate: certificate, alias: alias}})"
+    " FROM alias_history WHERE release IN ({named})"
+)
 TEXTS = {"suite": "suite.yaml", "bundle": "bundle.yaml"}
 """Kind to the file in its manifest that people write."""
 
@@ -74,6 +78,11 @@ def difference(ws: Workspace, first: str, second: str) -> Difference:
     Raises:
         NotFound: an id is not there; SpecError: the two are of different kinds.
     """
+    with ws.store.reading():
+        return _difference(ws, first, second)
+
+
+def _difference(ws: Workspace, first: str, second: str) -> Difference:
     known = _chain(ws, (first, second))
     for ident in (first, second):
         if ident not in known:
@@ -115,20 +124,30 @@ def _key(item: dict[str, Any]) -> str:
 
 def _chain(ws: Workspace, idents: tuple[str, str]) -> dict[str, dict[str, Any]]:
     """Return by id the assets and what they name: their certificate, candidate, version, run, datasets, base."""
-    links = ", ".join(f"c.body->>'$.{name}'" for name in (*LINKED, "base"))
-    named = ", ".join(literal(ident) for ident in idents)
-    rows = ws.store.query(
-        f"WITH RECURSIVE chain(id, kind, name, number, body, depth) AS ("  # noqa: S608 (our own names, quoted ids)
-        f" SELECT id, kind, name, number, body, 0 FROM asset WHERE id IN ({named})"
-        f" UNION ALL SELECT release, 'release', alias, 0, to_json({{certificate: certificate, alias: alias}}), 0"
-        f" FROM alias_history WHERE release IN ({named})"
-        f" UNION SELECT a.id, a.kind, a.name, a.number, a.body, l.depth + 1 FROM asset a JOIN (SELECT DISTINCT c.depth,"
-        f" unnest(list_concat([{links}], TRY_CAST(c.body->'$.datasets' AS VARCHAR[]))) AS id"
-        f" FROM chain c WHERE c.depth < {HOPS} AND c.kind NOT IN ('dataset', 'tokenizer')) l ON a.id = l.id)"
-        f" SELECT id, any_value(kind) AS kind, any_value(name) AS name, any_value(number) AS number,"
-        f" any_value(body) AS body FROM chain GROUP BY id"
-    )
-    return {row["id"]: {**row, "body": orjson.loads(row["body"])} for row in rows}
+    known: dict[str, dict[str, Any]] = {}
+    wanted = set(idents)
+    for hop in range(HOPS + 1):
+        named = ", ".join(map(literal, sorted(wanted)))
+        rows = ws.store.query(
+            f"SELECT id, kind, name, number, body FROM asset WHERE id IN ({named})"  # noqa: S608 (quoted ids)
+            + (RELEASED.format(named=named) if hop == 0 else "")
+        )
+        for row in rows:
+            known.setdefault(row["id"], {**row, "body": orjson.loads(row["body"])})
+        wanted = {name for row in rows for name in _named(known[row["id"]])} - known.keys()
+        if not wanted:
+            break
+    return known
+
+
+def _named(row: dict[str, Any]) -> list[str]:
+    """Return the ids an asset names; what a dataset or tokenizer was made from is not followed."""
+    body = row["body"]
+    if row["kind"] in ("dataset", "tokenizer"):
+        return []
+    datasets = body.get("datasets")
+    names = [body.get(name) for name in (*LINKED, "base")] + (datasets if isinstance(datasets, list) else [])
+    return [name for name in names if isinstance(name, str)]
 
 
 def _parts(known: dict[str, dict[str, Any]], ident: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import orjson
 
 from registry.changes import Difference, difference, flatten
 from registry.errors import NotFound, UnknownName
-from registry.reasons import literal
+from registry.projection import edge_key
 from registry.records import Asset
 from registry.workspace import Workspace
 
@@ -30,18 +30,19 @@ FROM alias_history"""
 
 LINKS = """
 CREATE OR REPLACE TEMP TABLE move AS
-  SELECT release AS child, 'certificate' AS relation, certificate AS parent, -seq AS place FROM alias_history;
-CREATE OR REPLACE TEMP TABLE link AS
-  SELECT hash({start}) AS near, hash({end}) AS far, rowid AS place FROM edge
-  UNION ALL SELECT hash({start}), hash({end}), place FROM move;
+  SELECT release AS child, 'certificate' AS relation, certificate AS parent, -seq AS place, release_key AS child_key,
+         certificate_key AS parent_key FROM alias_history;
+CREATE OR REPLACE TEMP VIEW link AS
+  SELECT {start}_key AS near, {end}_key AS far, rowid AS place FROM edge
+  UNION ALL SELECT {start}_key, {end}_key, place FROM move;
 """
 REACHED = """
 CREATE OR REPLACE TEMP TABLE found AS
   WITH RECURSIVE reach(id, place, depth) USING KEY (id) AS (
-    SELECT far, min(place), 1 FROM link WHERE near = hash({ident}) AND far <> near GROUP BY far
+    SELECT far, min(place), 1 FROM link WHERE near = {key} AND far <> near GROUP BY far
     UNION
     SELECT l.far, min(l.place), min(r.depth) + 1 FROM link l JOIN reach r ON l.near = r.id
-    WHERE r.depth < {depth} AND l.far <> hash({ident})
+    WHERE r.depth < {depth} AND l.far <> {key}
       AND NOT EXISTS (SELECT 1 FROM recurring.reach k WHERE k.id = l.far)
     GROUP BY l.far)
   SELECT r.depth, r.place, e.relation, e.{end} AS id, e.{start} AS via FROM reach r JOIN edge e ON e.rowid = r.place
@@ -102,7 +103,7 @@ def impact(ws: Workspace, ident: str, depth: int = MAX_DEPTH) -> list[dict[str, 
 
 
 def _walk(ws: Workspace, ident: str, start: str, end: str, depth: int) -> list[dict[str, Any]]:
-    """Breadth first over 64-bit hashes of the ids, made in one scan: comparing the ids themselves costs twice that.
+    """Breadth first over the 64-bit keys of the ids: comparing the ids themselves costs several times that.
 
     What was reached is not entered again, so cycles end. Ids are compared again at the end, so that two ids of one hash
     cannot lend each other their ancestors. Places below zero are moves of aliases.
@@ -111,7 +112,7 @@ def _walk(ws: Workspace, ident: str, start: str, end: str, depth: int) -> list[d
         return []
     rows = ws.store.query(
         LINKS.format(start=start, end=end)
-        + REACHED.format(start=start, end=end, ident=literal(ident), depth=min(depth, MAX_DEPTH))
+        + REACHED.format(start=start, end=end, key=edge_key(ident), depth=min(depth, MAX_DEPTH))
         + LABELS
     )
     reached, found = {ident}, []
@@ -154,5 +155,6 @@ def _asset(ws: Workspace, row: dict[str, Any]) -> Asset:
                  orjson.loads(row["body"]))  # fmt: skip
     if made.kind == "release":
         return replace(made, parents=(("certificate", made.body["certificate"]),))
-    edges = ws.store.query("SELECT relation, parent FROM edge WHERE child = ? ORDER BY seq", [made.id])
+    edges = ws.store.query("SELECT relation, parent FROM edge WHERE child_key = ? AND child = ? ORDER BY seq",
+                           [edge_key(made.id), made.id])  # fmt: skip
     return replace(made, parents=tuple((edge["relation"], edge["parent"]) for edge in edges))

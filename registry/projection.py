@@ -138,7 +138,7 @@ def _asset(rows: Rows, seq: int, event: Event) -> None:
     rows["asset"].append((event.subject, body["kind"], body["name"], body["number"], event.actor, event.ts,
                           _json(body["body"]), seq))  # fmt: skip
     for relation, parent in body["parents"]:
-        rows["edge"].append((event.subject, relation, parent, seq))
+        rows["edge"].append((event.subject, relation, parent, seq, edge_key(event.subject), edge_key(parent)))
     if body["kind"] == "decision":
         _decision(rows, seq, event.subject, body["body"])
 
@@ -150,6 +150,11 @@ def _decision(rows: Rows, seq: int, decision: str, body: dict[str, Any]) -> None
                                  kpi.get("clusters"), _json(kpi), seq))  # fmt: skip
 
 
+def edge_key(ident: str) -> int:
+    """Return the 64-bit key by which an id is looked up in the edge table; two ids may share one."""
+    return int.from_bytes(hashlib.blake2b(ident.encode(), digest_size=8).digest(), "big", signed=True)
+
+
 def _rule(rule: Any) -> str:
     return str(rule.get("type", "")) if isinstance(rule, dict) else str(rule or "")
 
@@ -157,7 +162,8 @@ def _rule(rule: Any) -> str:
 def _alias(rows: Rows, seq: int, event: Event) -> None:
     body = event.body
     rows["alias_history"].append((event.subject, body["certificate"], body["candidate"], body["version"], event.actor,
-                                  event.ts, body["reason"], body["release"], seq))  # fmt: skip
+                                  event.ts, body["reason"], body["release"], seq, edge_key(body["release"]),
+                                  edge_key(body["certificate"])))  # fmt: skip
 
 
 def _approval(rows: Rows, seq: int, event: Event) -> None:

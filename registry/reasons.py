@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from registry.projection import edge_key
 from registry.workspace import Workspace
 
 WORDS = {
@@ -24,19 +25,20 @@ WORDS = {
 """Kind of event to the word a reader sees before the reason that was given."""
 
 SUBJECTS = """
-CREATE OR REPLACE TEMP TABLE side AS SELECT * FROM (VALUES {sides}) AS given(side, kind, id);
+CREATE OR REPLACE TEMP TABLE side AS SELECT * FROM (VALUES {sides}) AS given(side, kind, id, key);
 CREATE OR REPLACE TEMP TABLE judged AS
-  SELECT side, id FROM side WHERE kind = 'candidate'
-  UNION SELECT s.side, e.child FROM edge e JOIN side s ON e.parent = s.id
+  SELECT side, id, key FROM side WHERE kind = 'candidate'
+  UNION SELECT s.side, e.child, e.child_key FROM edge e JOIN side s ON e.parent_key = s.key AND e.parent = s.id
     WHERE e.relation = 'version' AND s.kind = 'version'
       AND s.side NOT IN (SELECT side FROM side WHERE kind = 'candidate');
 CREATE OR REPLACE TEMP TABLE made AS
   SELECT j.side, a.id, a.kind, a.owner, a.created, a.seq, a.body, j.id AS candidate
-  FROM edge e JOIN judged j ON e.parent = j.id JOIN asset a ON a.id = e.child
+  FROM edge e JOIN judged j ON e.parent_key = j.key AND e.parent = j.id JOIN asset a ON a.id = e.child
   WHERE e.relation = 'candidate' AND a.kind IN ('decision', 'eval_run', 'certificate');
 CREATE OR REPLACE TEMP TABLE subject AS
   SELECT side, id FROM side UNION SELECT side, id FROM judged UNION SELECT side, id FROM made
-  UNION SELECT s.side, e.parent FROM edge e JOIN side s ON e.child = s.id WHERE e.relation IN ('recipe', 'tokenizer');
+  UNION SELECT s.side, e.parent FROM edge e JOIN side s ON e.child_key = s.key AND e.child = s.id
+    WHERE e.relation IN ('recipe', 'tokenizer');
 """
 FACTS = """
 SELECT m.side, 'kpi' AS what, m.seq, '' AS ts, '' AS actor, m.id AS about,
@@ -95,7 +97,7 @@ def recorded(ws: Workspace, about: Mapping[str, Sequence[tuple[str, str]]], sour
         sources: names of data sources whose withdrawal matters here.
     """
     sides = ", ".join(
-        f"({literal(side)}, {literal(kind)}, {literal(ident)})"
+        f"({literal(side)}, {literal(kind)}, {literal(ident)}, {edge_key(ident)})"
         for side, parts in about.items()
         for kind, ident in parts
     )

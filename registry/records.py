@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import orjson
 import rfc8785
 
-
 SAFE_INTEGER = (1 << 53) - 1
 """The largest integer that every JSON number of RFC 8785 holds exactly."""
 
@@ -28,7 +27,7 @@ def canonical(value: Any) -> bytes:
 
 
 def _same_in_orjson(value: Any) -> bool:
-    """Say whether orjson, twenty times as fast, writes a value as RFC 8785 does: no floats, ASCII keys, safe integers."""
+    """Say whether orjson, twenty times as fast, writes a value as RFC 8785 does: no floats, ASCII keys, safe ints."""
     kind = type(value)
     if kind is str or value is None or kind is bool:
         return True

@@ -7,9 +7,11 @@ CREATE TABLE seg_offset (segment VARCHAR, upto BIGINT, records BIGINT, hash VARC
 CREATE TABLE tree (size BIGINT, frontier BLOB, ordered BIGINT);
 CREATE TABLE asset (id VARCHAR, kind VARCHAR, name VARCHAR, number INTEGER, owner VARCHAR, created VARCHAR, body JSON,
                     seq BIGINT);
-CREATE TABLE edge (child VARCHAR, relation VARCHAR, parent VARCHAR, seq BIGINT);
+-- The keys are hashes of the ids (`registry/projection.py`): what is walked compares these, and the ids at the end.
+CREATE TABLE edge (child VARCHAR, relation VARCHAR, parent VARCHAR, seq BIGINT, child_key BIGINT, parent_key BIGINT);
 CREATE TABLE alias_history (alias VARCHAR, certificate VARCHAR, candidate VARCHAR, version VARCHAR, actor VARCHAR,
-                            ts VARCHAR, reason VARCHAR, release VARCHAR, seq BIGINT);
+                            ts VARCHAR, reason VARCHAR, release VARCHAR, seq BIGINT, release_key BIGINT,
+                            certificate_key BIGINT);
 CREATE TABLE approval (candidate VARCHAR, decision VARCHAR, principal VARCHAR, keyid VARCHAR, ts VARCHAR, reason VARCHAR,
                        envelope JSON, seq BIGINT);
 CREATE TABLE gate_kpi (decision VARCHAR, kpi VARCHAR, rule VARCHAR, verdict VARCHAR, estimate DOUBLE, lower DOUBLE,

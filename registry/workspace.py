@@ -17,6 +17,7 @@ from registry.clock import check_clock
 from registry.errors import NotFound, Refused, SpecError, Tampered, UnknownName
 from registry.identity import Keys, Principal, keyid_of, public_hex
 from registry.journal import Journal
+from registry.projection import edge_key
 from registry.records import Asset, EvalRun, Event, Record, Release, plain
 from registry.settings import Settings
 from registry.store import Store
@@ -154,7 +155,8 @@ class Workspace:
         return rows
 
     def _asset(self, row: dict[str, Any]) -> Asset:
-        edges = self.store.query("SELECT relation, parent FROM edge WHERE child = ? ORDER BY seq", [row["id"]])
+        edges = self.store.query("SELECT relation, parent FROM edge WHERE child_key = ? AND child = ? ORDER BY seq",
+                                 [edge_key(row["id"]), row["id"]])  # fmt: skip
         return Asset(
             row["id"], row["kind"], row["name"], row["number"], row["owner"], row["created"],
             orjson.loads(row["body"]), tuple((edge["relation"], edge["parent"]) for edge in edges),
