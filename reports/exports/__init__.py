@@ -1,4 +1,4 @@
-"""The registry in formats of others: OpenLineage events and W3C PROV. A format is a file and a line here."""
+"""Lineage in formats of others: OpenLineage events and W3C PROV. A format is a file and a line here."""
 
 from __future__ import annotations
 
