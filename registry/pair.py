@@ -13,12 +13,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from registry.order import Progress
+from registry.records import sha256
 from registry.segment import Mark
 
 COPY_FACTOR = 16
@@ -40,6 +43,12 @@ class Pointer:
     progress: Progress = field(default_factory=Progress)
 
 
+@lru_cache(maxsize=1)
+def schema_digest() -> str:
+    """Return what tells this release's tables from another's: a projection of other tables is made again."""
+    return sha256(files("registry").joinpath("schema.sql").read_bytes())
+
+
 class Pair:
     """The projection files `projection-<number>.duckdb` under `root` and the pointer `current`."""
 
@@ -52,9 +61,11 @@ class Pair:
         return self.root / f"projection-{number}.duckdb"
 
     def pointer(self) -> Pointer | None:
-        """Return the pointer; None where there is none, or none that can be read, or its file is gone."""
+        """Return the pointer; None where none can be read, or its file is gone or has other tables."""
         try:
             value = orjson.loads(self.pointer_path.read_bytes())
+            if value["schema"] != schema_digest():
+                return None
             marks = {name: Mark(*mark) for name, mark in value["marks"].items()}
             found = Pointer(value["current"], value["standby"], value["behind"], value["size"],
                             Progress(value["offset"], marks))  # fmt: skip
@@ -153,7 +164,8 @@ class Pair:
         """Replace the pointer file. Not synced: after a power cut an unreadable one only means a rebuild."""
         marks = {name: [mark.end, mark.count, mark.hash] for name, mark in pointer.progress.marks.items()}
         value: dict[str, Any] = {"current": pointer.current, "standby": pointer.standby, "behind": pointer.behind,
-                                 "size": pointer.size, "offset": pointer.progress.offset, "marks": marks}  # fmt: skip
+                                 "size": pointer.size, "offset": pointer.progress.offset, "marks": marks,
+                                 "schema": schema_digest()}  # fmt: skip
         temporary = self.root / f".current-{os.getpid()}"
         temporary.write_bytes(orjson.dumps(value))
         temporary.replace(self.pointer_path)

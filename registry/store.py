@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from registry.artifacts import Artifacts
 from registry.errors import HallmarkError, Locked
 from registry.ingest import Ingest, check_length, read_progress
+from registry.instance import opened
 from registry.journal import Journal
 from registry.lock import FileLock
 from registry.order import NAME, Batch, Progress, cut_torn_line, extend, follow
@@ -290,17 +291,14 @@ class Store:
 def _connect(path: Path, *, read_only: bool) -> Iterator[Any]:
     import duckdb
 
-    config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
-    try:
-        connection = duckdb.connect(str(path), read_only=read_only, config=config)
-    except duckdb.Error as error:
-        raise Damaged(
-            f"cannot open the projection: {str(error).splitlines()[0]}", hint="run `hallmark store rebuild`"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(opened(path, read_only=read_only))
+        except duckdb.Error as error:
+            raise Damaged(
+                f"cannot open the projection: {str(error).splitlines()[0]}", hint="run `hallmark store rebuild`"
+            ) from error
         yield connection
-    finally:
-        connection.close()
 
 
 def _create(path: Path) -> None:

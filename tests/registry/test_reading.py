@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from registry import store
 from registry.workspace import Workspace
 
 
@@ -17,15 +18,13 @@ def ws(tmp_path):
 @pytest.fixture
 def opened(monkeypatch):
     """Count how often a projection file is opened."""
-    import duckdb
+    real, paths = store.opened, []
 
-    real, paths = duckdb.connect, []
-
-    def connect(path, *given, **named):
+    def opened(path, **named):
         paths.append(path)
-        return real(path, *given, **named)
+        return real(path, **named)
 
-    monkeypatch.setattr(duckdb, "connect", connect)
+    monkeypatch.setattr(store, "opened", opened)
     return paths
 
 
