@@ -36,7 +36,7 @@ def export(
 
     Example: hallmark export openlineage code --out code.jsonl
 
-    Example: hallmark export mlflow code --uri https://mlflow.example
+    hallmark export mlflow code --uri https://mlflow.example
     """
     if format == MLFLOW:
         if out is not None or uri is None:

@@ -32,7 +32,7 @@ COMMANDS = {
     "drift": ("governance.cli.drift:drift", "Compare windows of the decision log."),
     "report": ("governance.cli.report:report", "Dossier of a version; CI renderings of a decision."),
     "lineage": ("governance.cli.lineage:lineage", "What a version was made from; what changed."),
-    "export": ("governance.cli.export:export", "Lineage as OpenLineage or W3C PROV."),
+    "export": ("governance.cli.export:export", "Lineage as OpenLineage or W3C PROV; versions to MLflow."),
     "log": ("governance.cli.log:log", "Show and verify the journal."),
     "store": ("governance.cli.store:store", "The projection and the objects: rebuild, collect."),
     "version": ("governance.cli.version:version", "Import and export model folders; list, show."),
