@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from governance import releases, roles
 from governance.standing import standing
-from registry.errors import EngineFailure, MissingExtra, SpecError
+from registry.errors import EngineFailure, MissingExtra, Refused, SpecError
 from registry.lock import FileLock
 from registry.records import Asset, ModelVersion
 from registry.workspace import Workspace
@@ -80,7 +80,8 @@ def export(
         MissingExtra: MLflow is not installed.
         SpecError: MLflow has no such store here, or takes no such model name.
         EngineFailure: MLflow did not do what it was asked.
-        UnknownName: no such version; Refused: the actor may not export; Locked: another process exports here.
+        UnknownName: no such version; Locked: another process exports here.
+        Refused: the actor may not export, or a copy of a model folder would go where something is.
     """
     principal = roles.require(ws, "export", ref or "*", actor).name
     versions = _versions(ws, ref)
@@ -181,6 +182,8 @@ def _source(ws: Workspace, version: Asset, files: Path | None) -> str:
     if files is None:
         return manifest
     folder = files.resolve() / f"{version.name}-{version.number}-{version.id[7:19]}"
+    if folder.exists():
+        raise Refused(f"`{folder}` is there already", hint="name another folder with `--files`, or remove that one")
     return ws.artifacts.checkout(manifest, folder).as_uri()
 
 

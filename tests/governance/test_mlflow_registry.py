@@ -11,7 +11,7 @@ import pytest
 from governance import mlflow_registry, promotion
 from governance.cli.app import run
 from governance.cli.main import cli
-from registry.errors import EngineFailure, NotFound, SpecError
+from registry.errors import EngineFailure, NotFound, Refused, SpecError
 from tests.governance import proving
 
 BLOCKED = """
@@ -145,6 +145,9 @@ def test_files_are_copied_only_when_asked_for_and_verified(certified, folder, cl
     manifest = ws.artifacts.manifest(ws.resolve("code", "version").body["manifest"])
     assert {path.name for path in copy.iterdir()} == {entry.path for entry in manifest.entries}
     assert mlflow_registry.export(ws, "", folder, files=tmp_path / "files").changes == ()
+    client().delete_registered_model("code")
+    with pytest.raises(Refused, match="is there already"):
+        mlflow_registry.export(ws, "", folder, files=tmp_path / "files")
 
 
 def test_what_mlflow_cannot_do_is_said(certified, folder, tmp_path, monkeypatch):
