@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,15 @@ class Instance:
             try:
                 cursor.execute(f"USE {name}")
                 yield cursor
+                if not read_only:
+                    cursor.execute(f"CHECKPOINT {name}")  # here a full disk is told in words; in DETACH it is not
             finally:
                 cursor.close()
-        finally:
-            self._detach(path)
+        except BaseException:
+            with suppress(Exception):  # the failure that matters is already on its way
+                self._detach(path)
+            raise
+        self._detach(path)
 
     def _attach(self, path: Path, read_only: bool) -> str:
         with self._mutex:
