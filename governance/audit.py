@@ -20,6 +20,9 @@ from registry.workspace import Workspace
 OPENED = "segment.opened"
 CHECKPOINT = "checkpoint.signed"
 ORDER = "order.log"
+OLD_LINE = {"segment", "from", "to"}
+"""What release 0.1 wrote of a batch."""
+LINE = OLD_LINE | {"count", "hash"}
 _MARK = b'{"actor":'
 _SUMS = 8
 
@@ -208,7 +211,10 @@ def _order_lines(path: Path) -> tuple[list[dict[str, Any]], Fault | None]:
         try:
             line = orjson.loads(raw)
             name, start, stop = str(line["segment"]), int(line["from"]), int(line["to"])
-        except (ValueError, KeyError, TypeError, OverflowError):
+            known = line.keys() in (OLD_LINE, LINE)
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
+            known = False
+        if not known:
             return lines, Fault(f"`{ORDER}` is damaged at byte {byte}: the line is no batch")
         if start != reached.get(name, 0) or stop <= start:
             why = "overlaps" if start < reached.get(name, 0) else "leaves a gap after"
@@ -241,6 +247,10 @@ def _follow(found: Audit, lines: list[dict[str, Any]]) -> None:
                 segment.fault = Fault(why, segment.name, segment.start(pos), pos)
             return
         found.batches.append((line["end"], len(found.order)))
+        if line.get("count", pos) != pos:
+            found.faults.append(
+                Fault(f"`{ORDER}` is damaged at byte {line['byte']}: it counts other records than there are")
+            )
         if "hash" in line and line["hash"] != segment.hashes[pos - 1]:
             _note_last(segment, pos - 1)
 

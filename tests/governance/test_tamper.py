@@ -132,19 +132,11 @@ def test_a_flipped_bit_of_the_journal_is_found(made, place, bit):
 def test_a_flipped_bit_of_the_order_is_found(made, place, bit):
     ws, _, _ = made
     order = ws.journal.root / "order.log"
-    before = places(order)
+    before = order.read_bytes()
     with damaged(order, place, bit):
-        if places(order) != before:  # the other fields repeat what the segments say
-            assert verification.verify(ws, "log").exit_code == 1
-
-
-def places(order):
-    """Return where `order.log` says that records lie."""
-    try:
-        lines = [json.loads(line) for line in order.read_bytes().split(b"\n")[:-1]]
-        return [(line["segment"], line["from"], line["to"]) for line in lines]
-    except (ValueError, KeyError, TypeError):
-        return None
+        found = verification.verify(ws, "log")
+        if order.read_bytes()[:-1] != before[:-1]:  # without its last line break a line is one that was never finished
+            assert found.exit_code == 1
 
 
 @pytest.mark.parametrize(
