@@ -27,7 +27,8 @@ DEFAULTS: dict[str, str] = {
 """Every setting with its default.
 
 `decision_log` is `group` (durable within a moment) or `strict` (a durable intent before the first byte, an outcome
-before the end mark). `principal` empty means: the workspace key whose role fits the command.
+before the end mark). `principal` empty means: the workspace key whose role fits the command. `checkpoint_publish` is a
+folder, git repository or URL that gets each signed checkpoint; empty means none.
 """
 
 
