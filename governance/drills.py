@@ -95,6 +95,7 @@ def _check_engine(ws: Workspace, candidate: Asset) -> None:
     from policies.engines import folder, launch
 
     record = ws.get(candidate.id, Candidate)
+    folder.refuse_adapter(record.adapter)
     installed = launch.ENGINES.load(record.engine).version()
     if record.engine_version not in (installed, installed.partition(",")[0].rpartition(" ")[2]):
         raise Refused(

@@ -21,6 +21,7 @@ from policies.bundle import compile_bundle, load
 from policies.callers import Callers
 from policies.compiled import CompiledCache
 from policies.engine import Enforcer
+from policies.engines.folder import refuse_adapter
 from policies.exchange import Served
 from policies.gateway import Desk, Gateway
 from policies.generation import PATHS
@@ -97,11 +98,7 @@ def assemble(
     """Return a gateway and its started engine; `stack` undoes everything. Raises Tampered, Refused, EngineFailure."""
     candidate = found.candidate
     kind = _engine_kind(plan, candidate)
-    if candidate.adapter != "none":
-        raise Refused(
-            "the candidate carries an adapter, and no engine here loads one",
-            hint="merge it into its base, register that as a version, and evaluate it",
-        )
+    refuse_adapter(candidate.adapter)
     scratch = stack.enter_context(claim_scratch(ws.work("serve")))
     progress("verify weights", 0, 1, candidate.weights[:19])
     weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")

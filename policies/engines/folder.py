@@ -29,6 +29,15 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
+def refuse_adapter(adapter: str) -> None:
+    """Raise Refused for a candidate's adapter (`none` for none): served without it, another model would answer."""
+    if adapter != "none":
+        raise Refused(
+            "the candidate carries an adapter, and no engine here loads one",
+            hint="merge it into its base, register that as a version, and evaluate it",
+        )
+
+
 def check(folder: Path) -> None:
     """Raise unless a folder can be loaded as it is, from itself alone: safetensors, no pickle, no code of its own.
 
