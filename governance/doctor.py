@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from registry.clock import trusted_now
-from registry.errors import HallmarkError
+from registry.errors import HallmarkError, SpecError
 from registry.identity import check_private
 from registry.signers import ExternalSigner
 
@@ -72,6 +72,9 @@ def _key_files(ws: Workspace) -> list[dict[str, Any]]:
             continue
         try:
             ws.keys.load(name)
+        except SpecError as error:
+            closed = ws.keys.encrypted(name)
+            found.append(_check(f"key {name}", "encrypted, not opened" if closed else error.message, closed))
         except HallmarkError as error:
             found.append(_check(f"key {name}", error.message, False))
     for path in (*ws.keys.root.glob("*.retired"), *ws.keys.root.glob("*.next")):

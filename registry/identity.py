@@ -115,6 +115,11 @@ class Keys:
         """Return whether a name can sign here, by a file or an external signer."""
         return name in self.commands or (bool(name) and "/" not in name and self.path(name).exists())
 
+    def encrypted(self, name: str) -> bool:
+        """Return whether a name's key file wants a passphrase."""
+        path = self.path(name)
+        return path.is_file() and _is_encrypted(path.read_bytes())
+
     def path(self, name: str) -> Path:
         """Return where a name's key file lies, whether or not it is there."""
         return self.root / f"{name}.pem"
@@ -193,7 +198,7 @@ class Keys:
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        secret = (passphrase or self.passphrase) if b"ENCRYPTED" in data[:64] else None
+        secret = (passphrase or self.passphrase) if _is_encrypted(data) else None
         try:
             key = serialization.load_pem_private_key(data, secret)
         except (TypeError, ValueError, UnsupportedAlgorithm):
@@ -206,6 +211,10 @@ class Keys:
         raise SpecError(
             f"the key of `{name}` is neither Ed25519 nor P-256", hint="create it with `hallmark key create`"
         )
+
+
+def _is_encrypted(data: bytes) -> bool:
+    return b"ENCRYPTED" in data[:64]
 
 
 def check_name(name: str) -> str:

@@ -181,6 +181,16 @@ def test_doctor_says_who_holds_what(hallmark, ws, pem):
     assert not lines["key folder"]["ok"]
 
 
+def test_doctor_does_not_call_an_encrypted_key_bad(hallmark, ws, tmp_path):
+    (tmp_path / "secret").write_text("of hers alone\n")
+    assert hallmark(f"key create dana --role approver --new-passphrase-file {tmp_path}/secret")[0] == 0
+    lines = {row["name"]: row for row in hallmark("doctor")[1]}
+    assert (lines["key dana"]["found"], lines["key dana"]["ok"]) == ("encrypted, not opened", True)
+    (ws.root / "keys" / "trainer.pem").write_bytes(b"not a key")
+    lines = {row["name"]: row for row in hallmark("doctor")[1]}
+    assert not lines["key trainer"]["ok"]
+
+
 def test_init_says_that_one_account_is_no_separation(hallmark, tmp_path):
     (tmp_path / "secret").write_text("root secret\n")
     code, made, err = hallmark(f"init {tmp_path}/other --passphrase-file {tmp_path}/secret")
