@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from governance import roles
-from registry import checkpoints, merkle
+from registry import checkpoints, merkle, seals
 from registry.artifacts import remove_tree, replace_file
 from registry.errors import HallmarkError, NotFound, Refused, Tampered
 from registry.identity import sign_envelope
@@ -93,16 +93,15 @@ def certificate_of(ws: Workspace, ref: str) -> Asset:
 def revocations(ws: Workspace, actor: str) -> dict[str, Any]:
     """Return the revocation list as of now: a DSSE envelope signed by `actor`, who is an operator.
 
-    It names every revoked certificate with reason and time, and every revoked key.
+    It names every revoked certificate with reason and time, and every revoked key. Raises Tampered for a revocation
+    that no operator signed.
     """
-    rows = ws.store.query("SELECT subject, ts, body FROM event WHERE kind = 'certificate.revoked' ORDER BY seq")
+    found = seals.sealed(ws, "certificate.revoked")  # what nobody signed gets no operator's signature here
     gone = ws.store.query("SELECT subject, ts, body FROM event WHERE kind = 'principal.revoked' ORDER BY seq")
     payload = {
         "workspace": ws.settings.workspace_id,
         "as_of": datetime.now(UTC).isoformat(timespec="seconds"),
-        "certificates": [
-            {"id": row["subject"], "reason": orjson.loads(row["body"])["reason"], "ts": row["ts"]} for row in rows
-        ],
+        "certificates": [{"id": event.subject, "reason": event.body["reason"], "ts": event.ts} for event in found],
         "keys": [
             {"keyid": orjson.loads(row["body"])["keyid"], "name": row["subject"], "ts": row["ts"]} for row in gone
         ],

@@ -124,6 +124,13 @@ def test_the_revocation_list_is_signed_and_names_what_was_revoked(own, tmp_path)
     assert [(one.state, one.version) for one in standings(ws)] == [("revoked", "code:1")]
 
 
+def test_a_revocation_nobody_signed_gets_no_operators_signature(own):
+    ws, certificate, *_ = own
+    ws.journal.append([("certificate.revoked", certificate.id, {"reason": "forged"}, "operator")])
+    with pytest.raises(Tampered, match="carries no signature"):
+        evidence.revocations(ws, "operator")
+
+
 @pytest.mark.slow
 def test_the_certificate_noun_shows_lists_and_signs(own, tmp_path, capsys):
     ws, certificate, _ = own
