@@ -8,28 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.artifacts import Artifacts
-from registry.journal import Journal
 from registry.merkle import Frontier, leaf_hash
 from registry.order import read_order
 from registry.projection import extended
 from registry.segment import read_segment
-from registry.store import Store
-
-
-def counted(store):
-    return store.query("SELECT count(*) AS n FROM event WHERE kind = 'count'")[0]["n"]
-
-
-def bare(root):
-    """Return a store without keys: the journal, the projection, nothing else."""
-    for name in ("journal", "store"):
-        (root / name).mkdir(exist_ok=True)
-    return Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
-
-
-def fill(store, count, start=0, **more):
-    store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
+from tests.registry.bare_store import bare, fill
 
 
 def test_leaves_and_tree_are_those_of_the_records(tmp_path):

@@ -9,26 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.artifacts import Artifacts
 from registry.errors import Tampered
-from registry.journal import Journal
 from registry.order import last_mark, read_order
-from registry.store import Store
-
-
-def counted(store):
-    return store.query("SELECT count(*) AS n FROM event WHERE kind = 'count'")[0]["n"]
-
-
-def bare(root):
-    """Return a store without keys: the journal, the projection, nothing else."""
-    for name in ("journal", "store"):
-        (root / name).mkdir(exist_ok=True)
-    return Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
-
-
-def fill(store, count, start=0, **more):
-    store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
+from tests.registry.bare_store import bare, counted, fill
 
 
 def test_order_needs_no_projection_and_names_all_segments_with_one_sync(tmp_path, monkeypatch):

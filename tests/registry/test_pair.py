@@ -2,24 +2,7 @@
 
 import pytest
 
-from registry.artifacts import Artifacts
-from registry.journal import Journal
-from registry.store import Store
-
-
-def counted(store):
-    return store.query("SELECT count(*) AS n FROM event WHERE kind = 'count'")[0]["n"]
-
-
-def bare(root):
-    """Return a store without keys: the journal, the projection, nothing else."""
-    for name in ("journal", "store"):
-        (root / name).mkdir(exist_ok=True)
-    return Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
-
-
-def fill(store, count, start=0, **more):
-    store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
+from tests.registry.bare_store import bare, counted, fill
 
 
 def test_the_files_are_used_in_turn(tmp_path):

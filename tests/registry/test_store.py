@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.artifacts import Artifacts
 from registry.errors import HallmarkError, Locked, Tampered
-from registry.journal import Journal
 from registry.records import ModelVersion
-from registry.store import Store
 from registry.workspace import Workspace
+from tests.registry.bare_store import bare, counted, fill
 
 TABLES = ("event", "asset", "edge", "alias_history", "approval", "gate_kpi", "sample_result", "gateway_decision")
 
@@ -139,21 +137,6 @@ def test_processes_registering_at_once_get_distinct_numbers(ws):
     for process in processes:
         process.join()
     assert sorted(asset.number for asset in ws.assets("version")) == list(range(1, 11))
-
-
-def counted(store):
-    return store.query("SELECT count(*) AS n FROM event WHERE kind = 'count'")[0]["n"]
-
-
-def bare(root):
-    """Return a store without keys: the journal, the projection, nothing else."""
-    for name in ("journal", "store"):
-        (root / name).mkdir(exist_ok=True)
-    return Store(root / "store", Journal(root / "journal", "w"), Artifacts(root / "objects"))
-
-
-def fill(store, count, start=0, **more):
-    store.journal.append([("count", "s", {"n": n, **more}, "me") for n in range(start, start + count)])
 
 
 @pytest.fixture

@@ -5,21 +5,7 @@ import subprocess
 
 import pytest
 
-from governance.cli.app import run
-from governance.cli.main import cli
 from registry import checkpoints, merkle
-
-
-@pytest.fixture
-def hallmark(ws, capsys):
-    """Run a command line in the workspace; return exit code, standard output and standard error."""
-
-    def call(*words):
-        code = run(cli, [*words, "--workspace", str(ws.root)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

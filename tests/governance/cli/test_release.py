@@ -5,20 +5,6 @@ import json
 import pytest
 
 from governance import approvals, promotion
-from governance.cli.app import run
-from governance.cli.main import cli
-
-
-@pytest.fixture
-def hallmark(ws, capsys):
-    """Run a command line in the workspace; return exit code, standard output and standard error."""
-
-    def call(*words):
-        code = run(cli, [*words, "--workspace", str(ws.root)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
