@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,13 +13,39 @@ from registry.errors import SpecError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How the judge of a KPI stands: who it is, and what is known of its judgement.
+
+    `kappa` is Cohen's with the human labels of `labels` cases, `kappa_lower` its lower 95 % bound and `min_kappa` what
+    the suite asks for; `swap_agreement` the share of cases judged alike when the answers change places (None where it
+    compares nothing); `verbosity` the rank correlation of score and length of answer.
+    """
+
+    digest: str
+    kappa: float | None = None
+    kappa_lower: float | None = None
+    min_kappa: float = 0.0
+    labels: int = 0
+    swap_agreement: float | None = None
+    verbosity: float | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its agreement with people is shown to reach what the suite asks for."""
+        return self.kappa_lower is not None and self.kappa_lower >= self.min_kappa
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class KpiResults:
     """The rows of one KPI, as arrays of equal length; nothing is dropped before the gate has seen it.
 
     `values` are numerators and `weights` their weights (1 except for bytes or words); `errors` is empty text where a
     sample went well; `instrument` is the digest of samples, prompt, scorer and aggregation; `planned` is how many
-    samples should be there.
+    samples the whole plan holds and `due` how many of them this look should hold (0: all of them). `clusters_planned`
+    and `largest` are how many clusters the whole plan has and the weight of the largest in samples (0: those present).
+    `source` says whether we measured it; `target` what was measured; `slices` holds one column of values per slice
+    field; `contaminated` counts samples that the candidate was trained on; `judge` is how the judge stands.
     """
 
     sample_ids: Array
@@ -30,6 +56,14 @@ class KpiResults:
     epochs: Array
     instrument: str
     planned: int
+    due: int = 0
+    clusters_planned: int = 0
+    largest: int = 0
+    source: Literal["measured", "imported", "unverified"] = "measured"
+    target: str = ""
+    slices: Mapping[str, Array] = field(default_factory=dict)
+    contaminated: int = 0
+    judge: Judgement | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns of unequal length."""

@@ -24,7 +24,10 @@ class Row:
     """One measured value.
 
     For ratio metrics (bits per byte) `value` is the numerator and `weight` the denominator; else `weight` is 1.
-    `error` is empty for a good row; a row with an error has the value NaN and is kept, never dropped.
+    `error` is empty for a good row; a row with an error has the value NaN and is kept, never dropped. `slices` is a
+    JSON object of field to value, or empty. `output` is what the model said (the beginning of it), `latency_ms` how
+    long it took and the token counts what it cost, each 0 or empty where unknown. `scorer` is the digest of what made
+    the value, a judge included.
     """
 
     sample_id: str
@@ -35,6 +38,12 @@ class Row:
     cluster: str
     error: str = ""
     detail: str = "{}"
+    slices: str = ""
+    output: str = ""
+    latency_ms: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    scorer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,12 @@ class Sample:
     input: str
     target: str = ""
     choices: tuple[str, ...] = ()
+    slices: tuple[tuple[str, str], ...] = ()
+    """Field and value of each slice that it belongs to."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON data."""
-        return {**asdict(self), "choices": list(self.choices)}
+        return {**asdict(self), "choices": list(self.choices), "slices": [list(pair) for pair in self.slices]}
 
 
 def sample_id(text: Any, target: Any = "", choices: Sequence[str] = ()) -> str:

@@ -10,6 +10,7 @@ HallmarkError                something the caller can act on; carries `hint` and
 |-- Tampered         (1)     bytes differ from what was recorded: which ones
 |-- Refused          (1)     a rule says no: which rule
 `-- NotYet           (3)     a rule says not yet: what is still needed
+    `-- BudgetSpent  (3)     a run used what it may cost; what it measured is kept
 """
 
 from __future__ import annotations
@@ -96,3 +97,7 @@ class NotYet(HallmarkError):
     """A rule says not yet."""
 
     exit_code = 3
+
+
+class BudgetSpent(NotYet):
+    """A run has used what it may cost; everything measured so far is kept."""

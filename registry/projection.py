@@ -172,6 +172,15 @@ def _approval(rows: Rows, seq: int, event: Event) -> None:
                              _json(body["envelope"]), seq))  # fmt: skip
 
 
+def _looked(rows: Rows, seq: int, event: Event) -> None:
+    body = event.body
+    for look in body["looks"]:
+        rows["look"].append((look["test"], event.subject, look["opponent"], look["against"], body["suite"], look["kpi"],
+                             look["instrument"], look["plan"], look["number"], look["samples"], look["clusters"],
+                             look["fraction"], look["level"], look["p_pass"], look["p_fail"], look["verdict"],
+                             event.actor, event.ts, seq))  # fmt: skip
+
+
 def _gateway(rows: Rows, seq: int, event: Event) -> None:
     body = event.body
     groups = body.get("groups")
@@ -190,6 +199,7 @@ PROJECTORS: dict[str, Callable[[Rows, int, Event], None]] = {
     "alias.moved": _alias,
     "approval.given": _approval,
     "gateway.decision": _gateway,
+    "gate.looked": _looked,
 }
 
 

@@ -271,8 +271,10 @@ class PolicyBundle(Record):
 class EvalRun(Record):
     """Results of one candidate on one suite. `results` is the digest of the Parquet blob of sample rows.
 
-    `target` is `weights` or `guarded`, per KPI; `control` names the control that was evaluated instead of a real
-    candidate, else it is empty; `imported` marks results of another harness.
+    `target` is `weights`, `guarded`, `vllm`, `url` or `import`, per KPI; `control` names the control that was evaluated
+    instead of a real candidate, else it is empty; `imported` marks results of another harness. `planned` counts the
+    samples of the whole suite and `completed` those of this run, which is fewer where it holds one look. `judges` says
+    per judged KPI which judge scored it and how it stood (`evals.results.Judgement`, as plain data).
     """
 
     KIND: ClassVar[str] = "eval_run"
@@ -288,6 +290,7 @@ class EvalRun(Record):
     permit: str = ""
     control: str = ""
     imported: bool = False
+    judges: dict[str, dict[str, Any]] | None = field(default=None, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ COUNTS: dict[str, frozenset[str]] = {
     "asset.tombstoned": _OPERATOR,
     "hold.placed": frozenset({"operator", "auditor"}),
     "hold.lifted": _OPERATOR,
+    "gate.looked": frozenset({"evaluator"}),
     f"{REGISTERED}/eval_run": frozenset({"evaluator"}),
     f"{REGISTERED}/decision": frozenset({"evaluator"}),
     f"{REGISTERED}/certificate": _OPERATOR,
