@@ -42,6 +42,7 @@ COUNTS: dict[str, frozenset[str]] = {
     "hold.placed": frozenset({"operator", "auditor"}),
     "hold.lifted": _OPERATOR,
     "gate.looked": frozenset({"evaluator"}),
+    "sealing_key.created": frozenset({"evaluator", "auditor"}),
     f"{REGISTERED}/eval_run": frozenset({"evaluator"}),
     f"{REGISTERED}/decision": frozenset({"evaluator"}),
     f"{REGISTERED}/certificate": _OPERATOR,
