@@ -56,6 +56,12 @@ class ClusterSums:
     binary: bool = False
     """Every cluster is one sample of weight 1 with the value 0 or 1."""
     population: int | None = None
+    clusters_planned: int = 0
+    """How many clusters the whole plan has; 0: known only through `population`."""
+    largest: float = 0.0
+    """The weight of the largest cluster of the whole plan; 0: that of those present. The range of a sum rests on it."""
+    mode: str = "fixed"
+    """How looks are taken: `fixed`, `group_sequential`, `anytime` or `whole_suite`."""
 
     @property
     def clusters(self) -> int:
@@ -115,7 +121,7 @@ class ClusterSums:
             factor = 1.0 + self.sign * effect
             ends = [self.sign * (c - factor * b) for c in self.bounds for b in self.bounds]
             low, high, effect = min(ends), max(ends), 0.0
-        largest = float(self.weights.max())
+        largest = max(self.largest, float(self.weights.max()))
         return largest * (low - effect), largest * (high - effect)
 
 
