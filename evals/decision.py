@@ -69,6 +69,33 @@ class KpiVerdict:
     """What the control got under the same rule; it must be FAIL. `missing` where it was not evaluated."""
     reasons: tuple[str, ...] = ()
     worst: tuple[WorstItem, ...] = ()
+    slice: str = ""
+    """Which part of the samples was judged, as `field=value`; empty: all of them."""
+    look: int = 1
+    """The look of the test at which this verdict was reached."""
+    fraction: float = 0.0
+    """Share of the planned clusters that was measured by then; 0 where there was nothing to judge."""
+    pass_level: float | None = None
+    """What `p_pass` was compared with at this look."""
+    fail_level: float | None = None
+    """What `p_fail` was compared with at this look, the correction for several KPIs included."""
+    latched: bool = False
+    """Whether the verdict was reached at an earlier look and is carried over, figures and all."""
+    source: str = "measured"
+    """`measured` by us, `imported`, or `unverified` (measured at an outside URL)."""
+    target: str = ""
+    """What was measured: the weights or the endpoint."""
+    instrument: str = ""
+    """Digest of samples, prompt, scorer and aggregation."""
+    judge: str = ""
+    """Digest of the judge that scored the answers; empty without one."""
+    contaminated: int = 0
+    """How many of the samples the candidate was trained on."""
+
+    @property
+    def open(self) -> bool:
+        """Whether samples of the plan that are not measured yet may still decide it."""
+        return self.gating and self.verdict == "INCONCLUSIVE" and self.fraction < 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +115,21 @@ class Decision:
     level: float
     kpis: tuple[KpiVerdict, ...]
     reasons: tuple[str, ...]
+    look: int = 1
+    """Which look of the test this is; a look without new samples keeps the number of the last one."""
+    looks: int = 1
+    """How many looks the suite plans."""
+    final: bool = True
+    """Whether the verdict stands for good: PASS, FAIL, or INCONCLUSIVE with no look left. INVALID can be mended."""
+    judged: int = 1
+    """How many candidates this hold-out has judged, this one included."""
+    familywise: float = 0.0
+    """Bound on the chance that any of the `judged` candidates was promoted wrongly."""
+
+    @property
+    def open_kpis(self) -> tuple[str, ...]:
+        """The KPIs that still need samples, in the order of the suite."""
+        return tuple(dict.fromkeys(item.kpi for item in self.kpis if item.open))
 
     @property
     def exit_code(self) -> int:
