@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from evals.results import Judgement
 from evals.samples import Row, Sample
 from registry.protocols import Progress
 
@@ -72,6 +73,14 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End its processes."""
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """What a session has besides where judges score its answers."""
+
+    def judgement(self, kpi: str) -> Judgement | None:
+        """Return how the judge of a KPI stands; asked after the KPI's rows were yielded."""
 
 
 class Harness(Protocol):
