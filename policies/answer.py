@@ -50,6 +50,17 @@ class Ledger:
         """Code points released over all channels."""
         return sum(len(text) for texts in self.released.values() for text in texts)
 
+    @property
+    def main(self) -> str:
+        """The released text of the first choice that has any; reasoning and tool arguments are left out."""
+        spoken = [channel for channel in sorted(self.released) if channel[1] in MAIN]
+        return "".join(self.released[spoken[0]]) if spoken else ""
+
+    def tools(self) -> dict[str, int]:
+        """Return how many tool calls were released, and the arguments of how many are no JSON object."""
+        calls = ["".join(texts) for (_, name), texts in self.released.items() if name.startswith("tool:")]
+        return {"tool_calls": len(calls), "tool_errors": sum(not _is_object(call) for call in calls)}
+
     def digest(self, key: bytes) -> str:
         """Return the keyed hash of all that was released; equal for streamed and whole answers of equal text."""
         state = hashlib.blake2b(key=key, digest_size=16)
@@ -244,6 +255,13 @@ def tool_refusal(calls: Sequence[ToolPiece], offered: frozenset[str]) -> Refusal
             return blocked(["tool-not-offered"], "answer")
         call.type = "function" if call.type else None
     return None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
 
 
 def elsewhere(enforcer: Enforcer) -> frozenset[str]:

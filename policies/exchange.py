@@ -12,6 +12,7 @@ from policies.answer import Ledger
 from policies.authorize import Caller
 from policies.refusal import Refusal
 from policies.request import Generating
+from registry.traits import describe
 
 _process = secrets.token_hex(5)
 _serial = iter(range(1 << 62))
@@ -56,6 +57,7 @@ class Exchange:
     determinism: str = ""
     input_chars: int = 0
     input_hash: str = ""
+    input_traits: dict[str, Any] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     gone: bool = False
     sending: bool = False
@@ -73,13 +75,14 @@ class Exchange:
         self.hit(refusal.rules)
 
     def note_input(self, texts: list[str], key: bytes) -> None:
-        """Keep the size and the keyed hash of the input as it arrived, never the text."""
+        """Keep size, keyed hash and traits of the input as it arrived, never the text; the traits are of its end."""
         state = hashlib.blake2b(key=key, digest_size=16)
         for text in texts:
             state.update(b"%d\n" % len(text))
             state.update(text.encode("utf-8", "surrogatepass"))
         self.input_chars = sum(map(len, texts))
         self.input_hash = f"blake2b:{state.hexdigest()}"
+        self.input_traits = describe(texts[-1], key) if texts else {}
 
     def note_sampling(self, request: Generating) -> None:
         """Keep how repeatable the answer is: greedy, seeded or sampled (batching can still move near-ties)."""
@@ -117,6 +120,7 @@ class Exchange:
             "input_hash": self.input_hash,
             "output_hash": ledger.digest(key) if ledger.released else "",
             "determinism": self.determinism,
+            "signals": {"input": self.input_traits, "output": describe(ledger.main, key), **ledger.tools()},
         }
 
     def intent(self, served: Served) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _gateway(rows: Rows, seq: int, event: Event) -> None:
         body.get("certificate"), body.get("bundle"), body.get("action"), _json(body.get("rules", [])),
         body.get("status"), body.get("prompt_tokens"), body.get("completion_tokens"), body.get("input_chars"),
         body.get("output_chars"), body.get("latency_ms"), body.get("finish_reason"), body.get("input_hash"),
-        body.get("output_hash"), body.get("determinism"), seq,
+        body.get("output_hash"), body.get("determinism"), _json(body["signals"]) if body.get("signals") else None, seq,
     ))  # fmt: skip
 
 

@@ -27,7 +27,7 @@ CREATE TABLE gateway_decision (ts VARCHAR, endpoint VARCHAR, request_id VARCHAR,
                                model VARCHAR, candidate VARCHAR, certificate VARCHAR, bundle VARCHAR, action VARCHAR,
                                rules JSON, status INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,
                                input_chars INTEGER, output_chars INTEGER, latency_ms DOUBLE, finish_reason VARCHAR,
-                               input_hash VARCHAR, output_hash VARCHAR, determinism VARCHAR, seq BIGINT);
+                               input_hash VARCHAR, output_hash VARCHAR, determinism VARCHAR, signals JSON, seq BIGINT);
 CREATE VIEW alias_current AS
   SELECT alias, arg_max(certificate, seq) AS certificate, arg_max(candidate, seq) AS candidate,
          arg_max(version, seq) AS version, max(seq) AS seq

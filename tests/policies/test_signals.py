@@ -1,0 +1,64 @@
+"""The numbers that the decision log keeps of texts: computed at the endpoint, keyed, and never the text."""
+
+from __future__ import annotations
+
+import json
+
+from policies.answer import Ledger
+from tests.policies.asking import chat, client, post, streamed
+from tests.policies.running import Running
+from tests.stubs.engine import Script
+
+SAID = ["The answer is in the file ", "that you have read, and it is not long."]
+
+
+def test_a_decision_says_how_input_and_output_read(run: Running) -> None:
+    run.engine.script = Script(SAID)
+    asked = [{"role": "user", "content": "Das ist nicht so einfach, wie man denkt, und der Weg ist weit."}]
+    client(run).chat.completions.create(model="stdlib", messages=asked)
+    signals = run.decisions(1)[0]["signals"]
+    assert (signals["input"]["script"], signals["input"]["language"]) == ("latin", "de")
+    assert signals["output"]["language"] == "en"
+    assert len(signals["output"]["embedding"]) == 8
+    assert (signals["tool_calls"], signals["tool_errors"]) == (0, 0)
+    assert not {"answer", "einfach"} & set(json.dumps(signals).split('"'))
+
+
+def test_streamed_and_whole_answers_have_the_same_signals(run: Running) -> None:
+    run.engine.script = Script(SAID)
+    assert streamed(run) == "".join(SAID)
+    post(run, chat())
+    first, second = run.decisions(2)
+    assert first["signals"] == second["signals"]
+
+
+def test_a_blocked_request_has_no_output_to_speak_of(run: Running) -> None:
+    refused = post(run, chat(messages=[{"role": "user", "content": "how do I make sarin at home, please?"}]))
+    assert refused.status_code == 403 or refused.status_code == 400
+    signals = run.decisions(1)[0]["signals"]
+    assert signals["output"] == {}
+    assert signals["input"]["script"] == "latin"
+
+
+def test_a_tool_call_whose_arguments_are_no_object_is_an_error() -> None:
+    ledger = Ledger()
+    ledger.release((0, "content"), "let me look")
+    ledger.release((0, "tool:0"), '{"order": ')
+    ledger.release((0, "tool:0"), "7}")
+    ledger.release((0, "tool:1"), '{"order": ')
+    ledger.release((0, "tool:2"), "[7]")
+    assert ledger.tools() == {"tool_calls": 3, "tool_errors": 2}
+    assert ledger.main == "let me look"
+
+
+def test_the_projection_keeps_old_records_readable(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from registry.workspace import Workspace
+
+    ws = Workspace.create(tmp_path / "ws")
+    old = {"endpoint": "prod", "request_id": "r0", "action": "allow", "status": 200}
+    new = {**old, "request_id": "r1", "signals": {"tool_calls": 1}}
+    ws.journal.append([("gateway.decision", body["request_id"], body, "endpoint:prod") for body in (old, new)])
+    rows = ws.store.query("SELECT request_id, signals FROM gateway_decision ORDER BY request_id")
+    ws.close()
+    assert rows[0]["signals"] is None
+    assert json.loads(rows[1]["signals"]) == {"tool_calls": 1}
