@@ -1,135 +1,142 @@
-"""Child process: inspect-ai runs one task file against the guarded endpoint and its log becomes rows."""
+"""Child process: inspect-ai runs task files against a model; each log becomes rows. Alive over all looks of a run."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
 from inspect_ai import eval as run
-from inspect_ai.log import EvalLog, EvalSample
-from inspect_ai.model import get_model
-from inspect_ai.scorer import value_to_float
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import EvalLog
+from inspect_ai.model import GenerateConfig, Model, get_model
 
 import evals.children.provider  # noqa: F401 - registers the model API `hallmark`
-from evals.children.link import Link, serve
+from evals.children.inspect_rows import rows_of
+from evals.children.inspect_tasks import check_metric, check_sandbox, load_task, only
+from evals.children.link import Link, serve_session
 from evals.harness.provider import Client
-from evals.samples import Row, detail, encode, sample_id
+from evals.judge import MOST_TOKENS, PATIENCE
+from evals.samples import encode
 from registry.errors import EngineFailure, SpecError
 
 CONNECTIONS = 8
 
 
-def work(request: dict[str, Any], link: Link) -> None:
-    """Measure the KPI of a request: {target, identity, answers, folder, kpi, scratch, out}."""
-    kpi = request["kpi"]
-    task = load_task(Path(request["folder"]), kpi["task"])
-    planned = plan(task, kpi)
-    total, done = len(planned) * kpi["epochs"], 0
+@hooks(name="hallmark_progress", description="Counts the samples that are finished.")
+class Finished(Hooks):  # type: ignore[misc]
+    """Calls `tick` after each sample."""
 
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        link.progress(kpi["id"], min(done, total), total)
+    tick: Callable[[], None] | None = None
 
-    link.progress(kpi["id"], 0, total)
-    client = Client.resuming(request["target"], request["answers"], request["identity"])
-    client.tick = tick
-    model = get_model("hallmark/endpoint", memoize=False, client=client)
-    logs = run(
-        task, model=model, epochs=kpi["epochs"], display="none", score_display=False, log_realtime=False,
-        log_level="error", log_dir=str(Path(request["scratch"]) / "inspect"), max_connections=CONNECTIONS,
-        max_samples=CONNECTIONS, retry_on_error=0, ctl_server=False, acp_server=False,
-    )  # fmt: skip
-    rows = read_log(logs, planned, kpi)
-    Path(request["out"]).write_bytes(encode(rows))
-    link.send("rows", kpi=kpi["id"], file=request["out"], planned=list(planned))
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        """Count one sample."""
+        if Finished.tick is not None:
+            Finished.tick()
 
 
-def load_task(folder: Path, name: str) -> Task:
-    """Return the inspect task of `path.py@name` inside the suite's verified copy."""
-    file, _, function = name.partition("@")
-    path = (folder / file).resolve()
-    os.chdir(path.parent)  # as inspect-ai does, so that a task may name data beside it
-    spec = importlib.util.spec_from_file_location(f"suite_task_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise SpecError(f"`{file}` is no Python file", field="task", hint="write `path.py@name`")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    made = getattr(module, function, None)
-    task = made() if callable(made) else None
-    if not isinstance(task, Task):
-        raise SpecError(f"`{file}` has no task `{function}`", field="task", hint="decorate a function with `@task`")
-    return task
+class Session:
+    """One measured model over many KPIs.
 
+    `opening` is {target, identity, suite, scratch}; `target` either names an endpoint or holds `folder`, the weights.
+    """
 
-def plan(task: Task, kpi: dict[str, Any]) -> dict[str, str]:
-    """Cut the task's samples to the planned number, name each by its content, and return id to cluster."""
-    samples = list(task.dataset)[: kpi["samples"]]
-    if len(samples) < kpi["samples"]:
-        raise SpecError(
-            f"`{kpi['id']}` plans {kpi['samples']} samples, its task has {len(samples)}", field="samples",
-            hint="plan fewer samples or give the task more",
+    def __init__(self, opening: dict[str, Any], link: Link) -> None:
+        self._opening, self._link = opening, link
+        self._weights: Any = None
+
+    def measure(self, request: dict[str, Any]) -> None:
+        """Measure the KPI of a request: {kpi, samples, answers, judge, scorer, sealed, out}."""
+        kpi = request["kpi"]
+        task = load_task(Path(self._opening["suite"]), kpi["task"])
+        check_metric(task, kpi["metric"])
+        only(task, list(request["samples"]))
+        check_sandbox(task, list(task.dataset), kpi["sandbox"])
+        total, done = len(request["samples"]) * kpi["epochs"], 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            self._link.progress(kpi["id"], min(done, total), total)
+
+        self._link.progress(kpi["id"], 0, total)
+        client = self._client(request["answers"])
+        client.spent = lambda tokens: self._link.send("spent", tokens=tokens, judge_calls=0)
+        model = get_model("hallmark/model", memoize=False, client=client)
+        grader = self._grader(request)
+        Finished.tick = tick
+        try:
+            logs = self._run(task, model, grader, kpi)
+        finally:
+            Finished.tick = None
+        if client.failure is not None:
+            raise client.failure
+        if grader.api.refused:
+            raise SpecError(
+                f"the task of `{kpi['id']}` asks a grader, and the KPI names no `judge`", field="judge",
+                hint="add a judge to the suite's `judges` and name it in the KPI",
+            )  # fmt: skip
+        rows = rows_of(complete(logs, total, kpi["id"]), request, model.api.costs)
+        Path(request["out"]).write_bytes(encode(rows))
+        self._link.send("rows", kpi=kpi["id"], file=request["out"])
+
+    def _run(self, task: Task, model: Model, grader: Model, kpi: dict[str, Any]) -> list[EvalLog]:
+        """Run the task on our model, whatever model it names itself; a sample's error is kept in its log."""
+        task.model = None
+        task.model_roles = {**(task.model_roles or {}), "grader": grader}
+        sandbox = kpi["sandbox"] if kpi["sandbox"] != "none" and task.sandbox is None else None
+        return run(
+            task, model=model, model_roles={"grader": grader}, epochs=kpi["epochs"], sandbox=sandbox,
+            fail_on_error=False, retry_on_error=0, display="none", score_display=False, log_realtime=False,
+            log_level="error", log_dir=str(Path(self._opening["scratch"]) / "inspect"), log_images=False,
+            max_connections=CONNECTIONS, max_samples=CONNECTIONS, ctl_server=False, acp_server=False,
         )  # fmt: skip
-    planned: dict[str, str] = {}
-    for sample in samples:
-        asked = sample.input if isinstance(sample.input, str) else [[m.role, m.text] for m in sample.input]
-        sample.id = sample_id(asked, sample.target, sample.choices or ())
-        cluster = str((sample.metadata or {}).get(kpi["cluster"], "")) if kpi["cluster"] else ""
-        if kpi["cluster"] and not cluster:
-            raise SpecError(f"a sample's metadata has no `{kpi['cluster']}`", field="cluster", hint="add it")
-        planned[sample.id] = cluster or sample.id
-    if len(planned) < len(samples):
-        raise SpecError(f"`{kpi['id']}` asks the same thing twice", field="task", hint="make every sample different")
-    task.dataset = task.dataset.filter(lambda sample: sample.id in planned)
-    return planned
+
+    def _client(self, answers: str) -> Client:
+        target, identity = self._opening["target"], self._opening["identity"]
+        if "folder" not in target:
+            return Client.resuming(target, answers, identity)
+        from evals.children.generator import Generator, WeightsClient
+
+        if self._weights is None:
+            self._link.progress("loading model", 0, 1)
+            self._weights = Generator(Path(target["folder"]), target["random_seed"], target["system_prompt"])
+            self._link.progress("loading model", 1, 1)
+        return WeightsClient.of(self._weights, answers, identity)
+
+    def _grader(self, request: dict[str, Any]) -> Model:
+        """Return the judge of a KPI, or a model that refuses where it has none: a candidate never grades itself."""
+        judge = request["judge"]
+        if judge is None:
+            return get_model("hallmark/grader", memoize=False, client=None)
+        client = Client.resuming(
+            judge["target"], request["answers"] + ".judge", judge["identity"], timeout=judge["timeout_s"],
+            patience=PATIENCE,
+        )  # fmt: skip
+        client.spent = lambda tokens: self._link.send("spent", tokens=tokens, judge_calls=1)
+        config = GenerateConfig(temperature=0.0, max_tokens=MOST_TOKENS)
+        return get_model("hallmark/grader", memoize=False, client=client, config=config)
 
 
-def read_log(logs: list[EvalLog], planned: dict[str, str], kpi: dict[str, Any]) -> list[Row]:
-    """Return the rows of a successful, complete log.
+def complete(logs: list[EvalLog], total: int, kpi: str) -> EvalLog:
+    """Return the one log of a run that ended well and holds every sample.
 
-    Raises:
-        EngineFailure: the run did not succeed, or fewer samples were completed than planned.
+    Raises EngineFailure: the run did not succeed, or samples are missing from its log.
     """
     log = logs[0] if logs else None
     if log is None or log.status != "success" or log.results is None:
         why = log.error.message.strip().splitlines()[-1][:300] if log and log.error else "it did not finish"
-        raise EngineFailure(f"`{kpi['id']}`: {why}", hint="answers so far are kept; run the evaluation again")
-    total = len(planned) * kpi["epochs"]
+        raise EngineFailure(f"`{kpi}`: {why}", hint="answers so far are kept; run the evaluation again")
     samples = log.samples or []
-    if log.results.completed_samples != total or len(samples) != total:
+    failed = sum(sample.error is not None for sample in samples)
+    if len(samples) != total or log.results.completed_samples + failed != total:
         raise EngineFailure(
-            f"`{kpi['id']}`: {total} samples were planned, {log.results.completed_samples} completed",
+            f"`{kpi}`: {total} samples were planned, {log.results.completed_samples} completed and {failed} failed",
             hint="run the evaluation again",
         )
-    return [_row(sample, planned, kpi) for sample in samples]
-
-
-def _row(sample: EvalSample, planned: dict[str, str], kpi: dict[str, Any]) -> Row:
-    scores = sample.scores or {}
-    name = kpi["metric"] or (next(iter(scores)) if len(scores) == 1 else "")
-    score = scores.get(name)
-    value, error = math.nan, ""
-    if sample.error is not None:
-        error = sample.error.message[:200]
-    elif score is None:
-        error = f"no score `{name}`; the task gives {', '.join(sorted(scores)) or 'none'}"
-    else:
-        value = float(value_to_float()(score.value))
-        error = "" if math.isfinite(value) else "the scorer gave no number"
-    asked = sample.input if isinstance(sample.input, str) else " ".join(message.text for message in sample.input)
-    said = "\n".join((sample.output.metadata or {}).get("texts", [])) or sample.output.completion
-    note = (score.explanation or "") if score else ""
-    return Row(
-        str(sample.id), kpi["id"], sample.epoch - 1, value, 1.0, planned[str(sample.id)], error,
-        detail(input=asked, said=said, note=note),
-    )  # fmt: skip
+    return log
 
 
 if __name__ == "__main__":
-    serve(work)
+    serve_session(lambda opening, link: Session(opening, link).measure)

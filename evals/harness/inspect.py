@@ -1,46 +1,226 @@
-"""inspect-ai over the guarded endpoint: a task file of the suite, run in a child process."""
+"""inspect-ai: task files as they stand, run in a child process against an endpoint or weights."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import secrets
 import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import evals
 from evals.harness.child import run_child
-from evals.instrument import Instrument
-from evals.samples import Row, check_complete, decode
-from evals.targets import EndpointTarget
-from registry.errors import EngineFailure
-from registry.protocols import Progress
+from evals.harness.conversation import Conversation
+from evals.harness.protocol import Bench, Planned, Task
+from evals.kpi import Kpi
+from evals.results import Judgement
+from evals.samples import Row, Sample, check_complete, decode
+from evals.targets import EndpointTarget, WeightsTarget
+from registry.errors import NotFound, SpecError
+from registry.protocols import silent
+from registry.records import digest_of, sha256
+from registry.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+_CODE = ("children/provider.py", "children/run_inspect.py", "children/inspect_rows.py", "children/inspect_tasks.py",
+         "harness/provider.py")  # fmt: skip
+"""The files of ours that turn a model's answers into numbers; a change of them is another instrument."""
+_READ = {".py", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".csv", ".parquet", ".sh", ".toml", ".jinja"}
+_PLANNING = {"id", "task", "samples", "cluster", "slices", "metric", "sandbox"}
+_MEASURING = _PLANNING | {"epochs"}
 
 
-def run_inspect(
-    instrument: Instrument, target: EndpointTarget, suite: Path, *, answers: Path, scratch: Path, progress: Progress
-) -> list[Row]:
-    """Return the complete rows of one inspect KPI.
+class Inspect:
+    """The harness `inspect`: a KPI's `task` is `path.py@name`, relative to the suite file."""
 
-    Args:
-        instrument: the KPI.
-        target: the endpoint, which serves under a permit or as released.
-        suite: a verified copy of the suite's manifest: exactly the task that was hashed is what runs.
-        answers: a file that keeps answers until the KPI is finished.
-        scratch: a folder for the child's logs and caches.
-        progress: told after each answer.
+    def plan(self, ws: Workspace, kpi: Kpi, suite: Path) -> Planned:
+        """Return the samples that the task brings, chosen over clusters by content, and its files.
+
+        The task is loaded once in a child process for the same files, on a copy of them.
+
+        Raises:
+            SpecError: the task cannot be loaded, lacks a field, wants a sandbox that the KPI does not allow, or has
+                fewer different samples than planned.
+            NotFound: the task's file or data is not there.
+        """
+        files = task_files(kpi, suite)
+        asked = kpi.model_dump(mode="json", include=_PLANNING)
+        key = digest_of(
+            {
+                "kpi": {**asked, "id": ""},
+                "files": {name: sha256(data) for name, data in files.items()},
+                "scorer": self.scorer(kpi),
+                "planner": sha256((_root() / "children/plan_inspect.py").read_bytes()),
+            }
+        )
+        kept = ws.work("evals", "plans") / f"{key.removeprefix('sha256:')}.json"
+        samples = _read_plan(kept)
+        if samples is None:
+            samples = _plan(ws, asked, files, kept)
+        return Planned(tuple(samples), files)
+
+    def scorer(self, kpi: Kpi) -> dict[str, Any]:
+        """Return inspect-ai's version and the digests of our code around it."""
+        return {"harness": f"inspect=={version('inspect-ai')}", "code": _code()}
+
+    def open(self, bench: Bench) -> InspectSession:
+        """Return a session; its child starts with the first task."""
+        return InspectSession(self, bench)
+
+
+class InspectSession:
+    """One child process that runs inspect-ai for all tasks and looks on one bench."""
+
+    def __init__(self, harness: Inspect, bench: Bench) -> None:
+        self._harness, self._bench = harness, bench
+        self._scratch = Path(tempfile.mkdtemp(dir=bench.scratch, prefix="inspect-"))
+        opening = {
+            "target": plain_target(bench.target), "identity": bench.target.identity, "suite": str(bench.suite),
+            "scratch": str(self._scratch),
+        }  # fmt: skip
+        self._child = Conversation(
+            "evals.children.run_inspect", opening, scratch=self._scratch, progress=bench.progress
+        )
+        self._judgements: dict[str, Judgement] = {}
+
+    def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[str, list[Row]]]:
+        """Yield (KPI id, rows) as each task is finished; see `evals.harness.protocol.Session`."""
+        for number, task in enumerate(tasks):
+            yield task.instrument.kpi.id, self._measure(task, number)
+
+    def _measure(self, task: Task, number: int) -> list[Row]:
+        instrument, kpi = task.instrument, task.instrument.kpi
+        planned = {sample.id: sample for sample in instrument.samples}
+        request = {
+            "kpi": kpi.model_dump(mode="json", include=_MEASURING),
+            "samples": {name: _marks(planned[name]) for name in task.ids},
+            "answers": str(self._bench.answers / f"{instrument.digest.removeprefix('sha256:')}.jsonl"),
+            "scorer": digest_of(self._harness.scorer(kpi)), "sealed": instrument.sealed, "judge": None,
+            "out": str(self._scratch / f"rows-{number}.parquet"),
+        }  # fmt: skip
+        rows: list[Row] = []
+        for message in self._child.ask(request):
+            if message["type"] == "spent":
+                self._spend(message["tokens"], message["judge_calls"])
+            else:
+                rows = decode(Path(message["file"]).read_bytes())
+        check_complete(rows, kpi.id, task.ids, kpi.epochs)
+        return rows
+
+    def _spend(self, tokens: int, judge_calls: int) -> None:
+        try:
+            self._bench.spend(tokens, judge_calls)
+        except BaseException:
+            self._child.close()  # it would go on asking
+            raise
+
+    def judgement(self, kpi: str) -> Judgement | None:
+        """Return how the judge of a KPI stands, once its rows were yielded; None where no judge scores it."""
+        return self._judgements.get(kpi)
+
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
+
+
+def plain_target(target: WeightsTarget | EndpointTarget) -> dict[str, Any]:
+    """Return a target as a child takes it; an endpoint's holds its key."""
+    if isinstance(target, EndpointTarget):
+        return target.plain()
+    prompt = getattr(target, "system_prompt", "")
+    return {"folder": str(target.folder), "random_seed": target.random_seed, "system_prompt": prompt}
+
+
+def task_files(kpi: Kpi, suite: Path) -> dict[str, bytes]:
+    """Return the task's file, what lies in its folder, and its data: all that a run of it may read.
+
+    Of a task that lies beside the suite file, only its own file is taken.
 
     Raises:
-        SpecError: the task is not there or brings other samples than planned.
-        EngineFailure: the endpoint refused, the run failed or was incomplete, or the child crashed.
+        NotFound: no such file.
+        SpecError: the task lies outside of the suite's folder.
     """
-    kpi = instrument.kpi
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="inspect-") as name:
-        request = {
-            "target": target.plain(), "identity": target.identity, "answers": str(answers), "folder": str(suite),
-            "kpi": kpi.model_dump(mode="json", include={"id", "task", "samples", "epochs", "cluster", "metric"}),
-            "scratch": name, "out": str(Path(name) / "rows.parquet"),
-        }  # fmt: skip
-        for message in run_child("evals.children.run_inspect", request, scratch=scratch, progress=progress):
-            rows = decode(Path(message["file"]).read_bytes())
-            if len(message["planned"]) != kpi.samples:
-                break
-            check_complete(rows, kpi.id, message["planned"], kpi.epochs)
-            return rows
-    raise EngineFailure(f"inspect-ai gave no result for `{kpi.id}`", hint="run the evaluation again")
+    root = suite.parent
+    path = root / kpi.task.partition("@")[0]
+    if not path.is_file():
+        raise NotFound(f"no task file `{path}`", hint="`task` is `path.py@name`, relative to the suite file")
+    found = {path, *((root / kpi.data,) if kpi.data else ())}
+    if path.parent.resolve() != root.resolve():
+        found |= set(_readable(path.parent))
+    try:
+        return {each.relative_to(root).as_posix(): each.read_bytes() for each in sorted(found)}
+    except FileNotFoundError as error:
+        raise NotFound(f"no data file `{error.filename}`", hint="paths are relative to the suite file") from None
+    except ValueError:
+        raise SpecError(f"`{kpi.task}` lies outside the suite's folder", file=str(suite), field="task",
+                        hint="keep tasks and data beside the suite file") from None  # fmt: skip
+
+
+def _readable(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in names:
+            if Path(name).suffix in _READ or name == "Dockerfile":
+                yield Path(place) / name
+
+
+def _marks(sample: Sample) -> dict[str, str]:
+    return {"cluster": sample.cluster, "slices": json.dumps(dict(sample.slices)) if sample.slices else ""}
+
+
+def _plan(ws: Workspace, kpi: dict[str, Any], files: dict[str, bytes], kept: Path) -> list[Sample]:
+    with tempfile.TemporaryDirectory(dir=ws.work("evals"), prefix="plan-") as name:
+        folder = Path(name) / "suite"
+        for path, data in files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        out = Path(name) / "plan.json"
+        request = {"folder": str(folder), "kpi": kpi, "out": str(out)}
+        for message in run_child("evals.children.plan_inspect", request, scratch=Path(name), progress=silent):
+            log.debug("`%s` is planned: %s", kpi["id"], message["file"])
+        data_ = out.read_bytes()
+    part = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}")
+    part.write_bytes(data_)
+    part.replace(kept)
+    return _samples(data_)
+
+
+def _read_plan(kept: Path) -> list[Sample] | None:
+    try:
+        return _samples(kept.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):  # torn
+        kept.unlink(missing_ok=True)
+        return None
+
+
+def _samples(data: bytes) -> list[Sample]:
+    return [
+        Sample(
+            each["id"], each["cluster"], each["input"], each["target"], tuple(each["choices"]),
+            tuple((field, value) for field, value in each["slices"]),
+        )
+        for each in json.loads(data)
+    ]  # fmt: skip
+
+
+@cache
+def _code() -> dict[str, str]:
+    return {name: sha256((_root() / name).read_bytes()) for name in _CODE}
+
+
+def _root() -> Path:
+    return Path(evals.__file__).parent
+
+
+def run_inspect(*_: Any, **__: Any) -> list[Row]:
+    """Refuse: inspect KPIs are measured through `Inspect` sessions."""
+    raise SpecError("inspect KPIs are measured through sessions", hint="use `Inspect().open(bench)`")
