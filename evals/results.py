@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,7 +46,8 @@ class KpiResults:
     samples the whole plan holds and `due` how many of them this look should hold (0: all of them). `clusters_planned`
     and `largest` are how many clusters the whole plan has and the weight of the largest in samples (0: those present).
     `source` says whether we measured it; `target` what was measured; `slices` holds one column of values per slice
-    field; `contaminated` counts samples that the candidate was trained on; `judge` is how the judge stands.
+    field, `slice_sizes` how many samples of the whole plan have each value of a field (empty: not known); `contaminated`
+    counts samples that the candidate was trained on; `judge` is how the judge stands.
     """
 
     sample_ids: Array
@@ -63,6 +65,7 @@ class KpiResults:
     target: str = ""
     slices: Mapping[str, Array] = field(default_factory=dict)
     contaminated: int = 0
+    slice_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     judge: Judgement | None = None
 
     def __post_init__(self) -> None:
@@ -95,22 +98,56 @@ class Results:
             instruments: instrument digest by KPI id.
             planned: planned number of samples by KPI id. A KPI with a plan and no rows is kept, empty.
         """
-        groups: dict[str, list[Mapping[str, Any]]] = {name: [] for name in planned}
-        for row in rows:
-            groups.setdefault(str(row["kpi"]), []).append(row)
-        kpis = {
-            name: KpiResults(
-                sample_ids=np.array([str(row["sample_id"]) for row in group], dtype=object),
-                values=np.array([_number(row["value"]) for row in group], dtype=np.float64),
-                weights=np.array([_number(row.get("weight", 1.0)) for row in group], dtype=np.float64),
-                clusters=np.array([str(row.get("cluster") or "") for row in group], dtype=object),
-                errors=np.array([str(row.get("error") or "") for row in group], dtype=object),
-                epochs=np.array([int(row.get("epoch") or 0) for row in group], dtype=np.int64),
+        import pyarrow as pa
+
+        found = list(rows)
+        text = {
+            name: pa.array([str(row.get(name) or "") for row in found], pa.string())
+            for name in ("sample_id", "kpi", "cluster", "error", "slices")
+        }
+        table = pa.table(
+            {
+                **text,
+                "epoch": pa.array([int(row.get("epoch") or 0) for row in found], pa.int32()),
+                "value": pa.array([row["value"] for row in found], pa.float64()),
+                "weight": pa.array([row.get("weight", 1.0) for row in found], pa.float64()),
+            }
+        )
+        return cls.from_table(candidate, table, instruments, planned)
+
+    @classmethod
+    def from_table(
+        cls, candidate: str, table: Any, instruments: Mapping[str, str], planned: Mapping[str, int]
+    ) -> Results:
+        """Return the results in an Arrow table of rows (`evals.samples.read_table`), their order kept.
+
+        Args:
+            candidate: the candidate's id.
+            table: columns sample_id, kpi, epoch, value, weight, cluster, error and slices; a null number is NaN.
+            instruments: instrument digest by KPI id.
+            planned: planned number of samples by KPI id. A KPI with a plan and no rows is kept, empty.
+        """
+        names, codes = _coded(table["kpi"])
+        order = np.argsort(codes, kind="stable")  # small integers: a radix sort
+        edges: Array = np.searchsorted(codes[order], np.arange(len(names) + 1))  # type: ignore[assignment]
+        where = {name: order[edges[code] : edges[code + 1]] for code, name in enumerate(names)}
+        columns = {name: _numpy(table[name]) for name in ("sample_id", "value", "weight", "cluster", "error", "epoch")}
+        slices = _slices(table["slices"])
+        nothing: Array = np.empty(0, dtype=np.intp)
+        kpis = {}
+        for name in dict.fromkeys([*planned, *names]):
+            rows = where.get(name, nothing)
+            kpis[name] = KpiResults(
+                sample_ids=columns["sample_id"][rows],
+                values=columns["value"][rows],
+                weights=columns["weight"][rows],
+                clusters=columns["cluster"][rows],
+                errors=columns["error"][rows],
+                epochs=columns["epoch"][rows].astype(np.int64),
                 instrument=instruments.get(name, ""),
                 planned=planned.get(name, 0),
+                slices={key: found for key, values in slices.items() if (found := values[rows]).astype(bool).any()},
             )
-            for name, group in groups.items()
-        }
         return cls(candidate, kpis)
 
 
@@ -122,5 +159,33 @@ class ControlResult:
     results: Results
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _numpy(column: Any) -> Array:
+    """Return an Arrow column as an array: numbers as they are (null is NaN), text as objects (null is empty)."""
+    import pyarrow as pa
+
+    if pa.types.is_string(column.type):
+        names, codes = _coded(column.fill_null(""))
+        values: Array = np.array(names, dtype=object)[codes]
+        return values
+    numbers: Array = column.to_numpy()
+    return numbers
+
+
+def _coded(column: Any) -> tuple[list[str], Array]:
+    """Return the distinct texts of a column, and for every row which of them it holds."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], column.type)
+    coded = whole.dictionary_encode()
+    names: list[str] = coded.dictionary.to_pylist()
+    return names, coded.indices.to_numpy()
+
+
+def _slices(column: Any) -> dict[str, Array]:
+    """Return, by slice field, the value of every row; empty text where a row has none."""
+    names, codes = _coded(column)
+    known = [json.loads(name) if name else {} for name in names]
+    fields = dict.fromkeys(key for each in known for key in each)
+    return {key: np.array([str(each.get(key, "")) for each in known], dtype=object)[codes] for key in fields}

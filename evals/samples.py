@@ -7,7 +7,8 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from evals.results import Results
@@ -44,6 +45,12 @@ class Row:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     scorer: str = ""
+
+
+_LATER = {each.name: each.default for each in fields(Row)[8:]}
+"""Columns that blobs of earlier releases lack, and what their rows hold instead."""
+_MISSING = {**_LATER, "value": math.nan, "weight": math.nan, "detail": "{}"}
+"""What a null stands for, by column; empty text in the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +97,15 @@ def detail(**fields: Any) -> str:
 
 
 def schema() -> Any:
-    """Return the Arrow schema of the results blob."""
+    """Return the Arrow schema of the results blob, a column a field of `Row`."""
     import pyarrow as pa
 
-    text = pa.string()
+    text, whole, real = pa.string(), pa.int64(), pa.float64()
     return pa.schema(
         [
-            ("sample_id", text), ("kpi", text), ("epoch", pa.int32()), ("value", pa.float64()),
-            ("weight", pa.float64()), ("cluster", text), ("error", text), ("detail", text),
+            ("sample_id", text), ("kpi", text), ("epoch", pa.int32()), ("value", real), ("weight", real),
+            ("cluster", text), ("error", text), ("detail", text), ("slices", text), ("output", text),
+            ("latency_ms", real), ("prompt_tokens", whole), ("completion_tokens", whole), ("scorer", text),
         ]
     )  # fmt: skip
 
@@ -105,25 +113,69 @@ def schema() -> Any:
 def encode(rows: Iterable[Row]) -> bytes:
     """Return rows as Parquet, ordered by KPI, sample and epoch so that equal rows give equal order."""
     import pyarrow as pa
+
+    ordered = sorted(rows, key=attrgetter("kpi", "sample_id", "epoch"))
+    columns = {name: list(map(attrgetter(name), ordered)) for name in schema().names}
+    return write_table(pa.table(columns, schema=schema()))
+
+
+def write_table(table: Any) -> bytes:
+    """Return an Arrow table of rows as the Parquet bytes of a results blob; the table must have the blob's schema."""
     import pyarrow.parquet as pq
 
-    ordered = sorted(rows, key=lambda row: (row.kpi, row.sample_id, row.epoch))
-    table = pa.Table.from_pylist([asdict(row) for row in ordered], schema=schema())
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def decode(data: bytes) -> list[Row]:
-    """Return the rows of a Parquet blob. Raises EngineFailure when a column is missing or the bytes are no Parquet."""
+def read_table(data: bytes) -> Any:
+    """Return the rows of a Parquet blob as an Arrow table with every column of `schema()`, none of them null.
+
+    Blobs of earlier releases lack the newer columns: they are filled with the defaults of `Row`. A missing text is
+    empty, a missing number NaN, as the gate reads it.
+
+    Raises:
+        EngineFailure: a column that was always there is missing or of another type, or the bytes are no Parquet.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(data), schema=schema())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
+        found = pq.read_table(io.BytesIO(data))
+        columns = [_column(found, field) for field in schema()]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, KeyError) as error:
         raise EngineFailure(f"not a results blob: {error}", hint="measure again with `hallmark eval run`") from None
-    return [Row(**row) for row in table.to_pylist()]
+    return pa.table(columns, schema=schema())
+
+
+def _column(table: Any, field: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if field.name not in table.column_names:
+        if field.name not in _LATER:
+            raise KeyError(f"no column `{field.name}`")
+        return pa.repeat(pa.scalar(_LATER[field.name], field.type), table.num_rows)
+    column = table.column(field.name).cast(field.type)
+    return pc.fill_null(column, pa.scalar(_MISSING.get(field.name, ""), field.type)) if column.null_count else column
+
+
+def decode(data: bytes) -> list[Row]:
+    """Return the rows of a Parquet blob. Raises EngineFailure as `read_table` does."""
+    return list(map(Row, *(column.to_pylist() for column in read_table(data).columns)))
+
+
+def read_runs(ws: Workspace, eval_runs: Sequence[str]) -> Any:
+    """Return the rows of several EvalRuns (the looks at one candidate, say) as one Arrow table, in the order given.
+
+    Raises:
+        UnknownName, NotFound: no such run.
+        Tampered: a blob does not hash to its name.
+    """
+    import pyarrow as pa
+
+    blobs = [ws.artifacts.read_bytes(ws.get(run, EvalRun).results) for run in eval_runs]
+    return pa.concat_tables([read_table(blob) for blob in blobs]) if blobs else schema().empty_table()
 
 
 def read_results(ws: Workspace, eval_run: str) -> Results:
@@ -134,8 +186,8 @@ def read_results(ws: Workspace, eval_run: str) -> Results:
         Tampered: its blob does not hash to its name.
     """
     run = ws.get(eval_run, EvalRun)
-    rows = decode(ws.artifacts.read_bytes(run.results))
-    return Results.from_rows(run.control or run.candidate, (asdict(row) for row in rows), run.instruments, run.planned)
+    table = read_table(ws.artifacts.read_bytes(run.results))
+    return Results.from_table(run.control or run.candidate, table, run.instruments, run.planned)
 
 
 def check_complete(rows: Sequence[Row], kpi: str, planned: Iterable[str], epochs: int) -> None:

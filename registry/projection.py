@@ -23,6 +23,13 @@ Rows = dict[str, list[tuple[Any, ...]]]
 FEW = 64
 """Below this many rows, plain inserts are quicker than importing Arrow."""
 STRINGS = ("segment", "ts", "actor", "kind", "subject", "body", "prev", "hash", "sig")
+SAMPLE = ("sample_id", "kpi", "epoch", "value", "weight", "cluster", "error", "detail")
+"""Columns of sample rows that every release has written."""
+LATER = {"slices": "''", "output": "''", "latency_ms": "0.0", "prompt_tokens": "0", "completion_tokens": "0",
+         "scorer": "''"}  # fmt: skip
+"""Columns that came later, and what rows of earlier releases hold in them."""
+REPEATED = ["kpi", "cluster", "error", "slices", "scorer"]
+"""Texts that occur many times: they travel as dictionaries, which DuckDB takes over without copying a text."""
 EVENT = ("seq", "segment", "pos", "ts", "actor", "kind", "subject", "body", "prev", "hash", "v", "sig", "leaf")
 
 
@@ -124,13 +131,21 @@ def _insert_rows(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> No
 
 
 def _insert_samples(connection: Any, run: str, parquet: bytes) -> None:
-    import pyarrow as pa
+    """Insert the rows of an evaluation run; what blobs of earlier releases lack is filled in, what they hold stays."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(parquet))
-    names = ["sample_id", "kpi", "epoch", "value", "weight", "cluster", "error", "detail"]
-    table = table.select(names).add_column(0, "eval_run", pa.array([run] * table.num_rows, pa.string()))
-    _insert_table(connection, "sample_result", table)
+    table = pq.read_table(io.BytesIO(parquet), read_dictionary=REPEATED).combine_chunks()  # twice as fast as chunks
+    held = [name for name in (*SAMPLE, *LATER) if name in table.column_names or name in SAMPLE]
+    filled = {name: value for name, value in LATER.items() if name not in held}
+    names, values = ", ".join((*held, *filled)), ", ".join((*held, *filled.values()))
+    connection.register("incoming", table)
+    try:
+        connection.execute(
+            f"INSERT INTO sample_result (eval_run, {names}) SELECT ?, {values} FROM incoming",  # noqa: S608 (our own names)
+            [run],
+        )
+    finally:
+        connection.unregister("incoming")
 
 
 def _asset(rows: Rows, seq: int, event: Event) -> None:
