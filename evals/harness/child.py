@@ -11,10 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import evals
 from registry.errors import EngineFailure, HallmarkError, NotFound, SpecError
@@ -73,121 +72,28 @@ def run_child(
     Raises:
         EngineFailure: the child crashed, was killed, or ended without saying that it was done; shows its last words.
     """
-    with (
-        tempfile.TemporaryDirectory(dir=scratch, prefix="child-") as name,
-        _started(module, request, Path(name), scratch) as (child, errors),
-    ):
-        try:
-            finished = yield from _messages(child, progress)
-        except _Said as failure:
-            raise failure.error from None
-        code = child.wait()
-        if code:
-            raise _failure(module, f"ended with status {code}", errors)
-        if not finished:
-            raise EngineFailure("a harness child ended without finishing", hint="run the evaluation again")
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="child-") as name:
+        folder = Path(name)
+        file = folder / "request.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(request), encoding="utf-8")
+        with (folder / "stderr").open("w+b") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors, env=environment(scratch), cwd=folder,
+            )  # fmt: skip
+            try:
+                yield from _messages(child, progress)
+                code = child.wait()
+            finally:
+                _end(child)
+            if code:
+                raise _failure(module, f"ended with status {code}", errors)
 
 
-class ChildSession:
-    """A child that answers several requests, one after the other; what it loads for the first stays loaded.
-
-    The child's module calls `evals.children.link.serve_session`. It is started by the first request.
-
-    Args:
-        module: the child's module.
-        opening: what its `begin` gets: plain JSON data; it travels by a private file.
-        scratch: an existing folder for the child's caches and logs.
-    """
-
-    def __init__(self, module: str, opening: Mapping[str, Any], *, scratch: Path) -> None:
-        self._module, self._opening, self._scratch = module, opening, scratch
-        self._stack = ExitStack()
-        self._running: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
-
-    def ask(self, request: Mapping[str, Any], *, progress: Progress) -> Iterator[dict[str, Any]]:
-        """Yield each message that the child sends for one request other than progress.
-
-        A request that ends with an error of ours leaves the child as it was. Whoever stops listening half-way, or a
-        progress that raises, ends the child; the next request starts a new one.
-
-        Raises:
-            EngineFailure: the child crashed, was killed or ended; shows its last words.
-            SpecError, NotFound: as the child says.
-        """
-        whole = False
-        try:
-            child, errors = self._running or self._start(progress)
-            self._send(child, request)
-            yield from self._listen(child, errors, progress)
-            whole = True
-        except _Said as failure:
-            whole = True
-            raise failure.error from None
-        finally:
-            if not whole:
-                self.close()
-
-    def close(self) -> None:
-        """End the child."""
-        self._running = None
-        self._stack.close()
-
-    def _start(self, progress: Progress) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=self._scratch, prefix="child-")))
-        started = self._stack.enter_context(_started(self._module, self._opening, folder, self._scratch))
-        try:
-            for _ in self._listen(*started, progress):
-                pass  # an opening has nothing to say but that it is done
-        except _Said as failure:  # it ends itself after this
-            raise failure.error from None
-        self._running = started
-        return started
-
-    def _send(self, child: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
-        assert child.stdin is not None  # noqa: S101 - opened as a pipe below
-        try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is gone: reading its output says how
-
-    def _listen(
-        self, child: subprocess.Popen[bytes], errors: IO[bytes], progress: Progress
-    ) -> Iterator[dict[str, Any]]:
-        if not (yield from _messages(child, progress)):
-            raise _failure(self._module, f"ended with status {child.wait()}", errors)
-
-
-class _Said(Exception):
-    """An error that a child reported of its own accord: it is alive and well."""
-
-    def __init__(self, error: HallmarkError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-@contextmanager
-def _started(
-    module: str, request: Mapping[str, Any], folder: Path, scratch: Path
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """Yield a running child and the file of its standard error; it is ended afterwards."""
-    file = folder / "request.json"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(request), encoding="utf-8")
-    with (folder / "stderr").open("w+b") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=errors, env=environment(scratch), cwd=folder,
-        )  # fmt: skip
-        try:
-            yield child, errors
-        finally:
-            _end(child)
-
-
-def _messages(child: subprocess.Popen[bytes], progress: Progress) -> Generator[dict[str, Any], None, bool]:
-    """Yield a child's messages up to the one that ends a request; return whether that came."""
+def _messages(child: subprocess.Popen[bytes], progress: Progress) -> Iterator[dict[str, Any]]:
     assert child.stdout is not None  # noqa: S101 - opened as a pipe above
+    finished = False
     for line in child.stdout:
         if not line.endswith(b"\n"):
             break  # killed in the middle of a message
@@ -195,20 +101,20 @@ def _messages(child: subprocess.Popen[bytes], progress: Progress) -> Generator[d
         if message["type"] == "progress":
             progress(message["stage"], message["done"], message["total"], message["note"])
         elif message["type"] == "failure":
-            raise _Said(_ERRORS.get(message["error"], EngineFailure)(message["message"], hint=message["hint"]))
+            raise _ERRORS.get(message["error"], EngineFailure)(message["message"], hint=message["hint"])
         elif message["type"] == "finished":
-            return True
+            finished = True
         else:
             yield message
-    return False
+    if not finished and child.wait() == 0:
+        raise EngineFailure("a harness child ended without finishing", hint="run the evaluation again")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Close the pipes; a child still running then ends by itself, or is killed after a second."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            with suppress(BrokenPipeError):  # a request that a dead child never read
-                pipe.close()
+            pipe.close()
     try:
         child.wait(timeout=1)
     except subprocess.TimeoutExpired:
