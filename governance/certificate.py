@@ -18,8 +18,12 @@ from registry.merkle import Frontier
 from registry.records import Asset, Candidate, Certificate, EvalRun, canonical, plain
 from registry.workspace import Workspace
 
-PLANNED = ("rule", "gating", "against", "scale", "level", "threshold", "bound", "n", "clusters")
-"""What of a KPI's line in the decision is its plan: what was to be shown, at which level, by which method."""
+PLANNED = ("rule", "gating", "against", "slice", "scale", "level", "pass_level", "threshold", "bound", "look",
+           "fraction", "n", "clusters", "source", "target", "judge", "contaminated")  # fmt: skip
+"""What of a KPI's line in the decision is its plan: what was to be shown, at which level and look, by which method,
+and where the evidence came from (`measured`, `imported`, or `unverified`: asked of a URL)."""
+LEDGER = ("look", "judged", "familywise")
+"""What of a decision says how often these samples were used: its look, and how many candidates they have judged."""
 
 
 def statement_of(
@@ -66,7 +70,8 @@ def _plan(decision: Asset) -> dict[str, Any]:
     body = decision.body
     kpis = [{"kpi": kpi.get("kpi") or kpi.get("id"), **{key: kpi[key] for key in PLANNED if key in kpi}}
             for kpi in body["report"].get("kpis", [])]  # fmt: skip
-    return {"mode": body["mode"], "alpha": body["alpha"], "bootstrap": body["bootstrap"], "kpis": kpis}
+    used = {key: body["report"][key] for key in LEDGER if key in body["report"]}
+    return {"mode": body["mode"], "alpha": body["alpha"], "bootstrap": body["bootstrap"], **used, "kpis": kpis}
 
 
 def _adapter(ws: Workspace, candidate: Candidate) -> dict[str, Any]:

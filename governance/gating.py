@@ -191,6 +191,7 @@ def _guarded(
 
     permit = permits.issue(ws, candidate.id, suite, actor=evaluator, passphrase=passphrase)
     endpoint = StartingEndpoint(lambda: Endpoint.start(ws, permit=permit, progress=progress))
+    endpoint.begin()
     try:
         yield endpoint
     finally:

@@ -34,6 +34,13 @@ def test_first_use_waits_for_the_start_and_close_stops_it():
     assert closed == [True]
 
 
+def test_what_nobody_asks_is_never_started():
+    started = []
+    starting = StartingEndpoint(lambda: started.append(True))
+    starting.close()
+    assert started == []
+
+
 def test_a_failed_start_is_raised_on_use_and_not_on_close():
     def start():
         raise EngineFailure("no engine", hint="look at the log")
