@@ -5,7 +5,11 @@ share on "the mean is above 0" multiplies the capital by 1 + share x value; if t
 capital never exceeds 1, so by Markov's inequality it reaches 1 / alpha with chance at most alpha. The capital here is
 hedged over a fixed grid of shares instead of following a predictable rule: it is then the same for every order of the
 values and grows with every value, which the gate's laws ask for. It also holds for sampling without replacement
-(the product of factors has then an even smaller expectation, Hoeffding 1963).
+(the product of factors has then an even smaller expectation, by Maclaurin's inequality).
+
+`e_process` hedges over shares that do not depend on how many values there are. Its capital, followed over looks, is
+then a non-negative supermartingale while the mean is at most 0, so it ever reaches 1 / alpha with chance at most alpha
+(Ville 1939): it may be looked at any number of times, and values may be appended for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +20,12 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+_STEPS = np.arange(12)
+ENDLESS_SHARES = 0.6**_STEPS
+"""Shares of the e-process: from all that is safe down to 0.4 %, each best for its own ratio of effect to variance."""
+ENDLESS_WEIGHTS = np.where(_STEPS == 0, 0.15, 0.85 / np.sqrt(_STEPS + 2.0) / (1.0 / np.sqrt(_STEPS[1:] + 2.0)).sum())
+"""Their weights. Against the best share known in advance they cost 30 to 75 % more samples (median, to reach 20)."""
 
 
 def p_value(z: Array, counts: Array, low: Array | float) -> Array:
@@ -29,17 +39,34 @@ def p_value(z: Array, counts: Array, low: Array | float) -> Array:
     Returns:
         p-values, shape (...), at most 1.
     """
+    total = float(
+        np.broadcast_to(counts, np.broadcast_shapes(np.shape(z), np.shape(counts))).sum(axis=-1).max(initial=0.0)
+    )
+    weights, parts = zip(*shares(int(total)), strict=True)
+    chance: Array = np.minimum(1.0, np.exp(-log_capital(z, counts, low, np.array(parts), np.array(weights))))
+    return chance
+
+
+def e_process(z: Array, counts: Array, low: Array | float) -> Array:
+    """Return the p-value (one over the capital) of "the mean of z is at most 0", good at any number of looks.
+
+    Arguments and result are those of `p_value`; `low` must be the same at every look.
+    """
+    chance: Array = np.minimum(1.0, np.exp(-log_capital(z, counts, low, ENDLESS_SHARES, ENDLESS_WEIGHTS)))
+    return chance
+
+
+def log_capital(z: Array, counts: Array, low: Array | float, parts: Array, weights: Array) -> Array:
+    """Return the logarithm of the hedged capital, shape (...), for shares `parts` of the largest safe bet."""
     z, counts = np.broadcast_arrays(np.asarray(z, dtype=np.float64), np.asarray(counts, dtype=np.float64))
     worst = np.broadcast_to(np.asarray(low, dtype=np.float64), z.shape[:-1])
-    total = counts.sum(axis=-1)
     capital = np.full(z.shape[:-1], -np.inf)
-    for weight, share in shares(int(total.max(initial=0.0))):
+    for weight, share in zip(weights.tolist(), parts.tolist(), strict=True):
         factors = 1.0 + share * z / -worst[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(counts > 0, counts * np.log(np.maximum(factors, 0.0)), 0.0)
         capital = np.logaddexp(capital, math.log(weight) + logs.sum(axis=-1))
-    chance: Array = np.minimum(1.0, np.exp(-capital))
-    return chance
+    return capital
 
 
 def shares(total: int) -> list[tuple[float, float]]:

@@ -1,6 +1,8 @@
-"""Exact statements about a rate from independent 0/1 events (Clopper & Pearson 1934)."""
+"""Exact statements about a rate from 0/1 events, independent (Clopper & Pearson 1934) or part of a finite suite."""
 
 from __future__ import annotations
+
+import math
 
 
 def p_at_least(events: int, n: int, rate: float) -> float:
@@ -29,3 +31,23 @@ def upper(events: int, n: int, alpha: float) -> float:
     from scipy import stats
 
     return 1.0 if events == n else float(stats.beta.ppf(1.0 - alpha, events + 1, n - events))
+
+
+def p_finite_at_most(events: int, n: int, population: int, rate: float) -> float:
+    """Return the p-value of "at most a share `rate` of the population are events" from n drawn without replacement."""
+    from scipy import stats
+
+    marked = math.floor(population * rate + 1e-9)
+    if marked < 0 or events > marked:
+        return 0.0
+    return float(stats.hypergeom.sf(events - 1, population, min(marked, population), n))
+
+
+def p_finite_at_least(events: int, n: int, population: int, rate: float) -> float:
+    """Return the p-value of "at least a share `rate` of the population are events", likewise."""
+    from scipy import stats
+
+    marked = math.ceil(population * rate - 1e-9)
+    if marked > population or population - n + events < marked:
+        return 0.0
+    return float(stats.hypergeom.cdf(events, population, max(marked, 0), n))

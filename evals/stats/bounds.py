@@ -3,12 +3,17 @@
 | data | bound | holds because |
 |---|---|---|
 | every sample of the suite was run and the question is the suite (`whole_suite`) | `full suite` | no sampling error |
+| bounded, looked at whenever one likes (`anytime`) | `e-process` | proven at every n and any number of looks |
 | 0/1 per sample, unclustered, candidate alone | `binomial` | exact (Clopper-Pearson) |
-| 0/1 per sample, unclustered, paired | `score` | exact tail, worst discordance rate (see `score`) |
-| bounded; below 50 clusters, or below 20 that vary, or part of a suite | `betting` | proven at every n |
+| the same, part of a suite | `hypergeometric` | exact without replacement |
+| 0/1 per sample, unclustered, paired | `score` | exact tail, worst discordance rate (see `score`), also of a suite |
+| bounded; below 50 clusters, or below 20 that vary | `betting` | proven at every n, with or without replacement |
 | bounded, else | `dirichlet` | simulated (benchmarks/gate.py); never narrower than t to first order |
-| unbounded, 50 clusters, and most of them (or 100) vary | `t` | central limit, larger of t and skewness-corrected t |
+| unbounded, 50 clusters, most (or 100) vary, not `anytime` | `t` | central limit, t corrected for skewness |
 | unbounded, else | `none` | nothing valid is known: declare a `range` |
+
+Planned looks compare these p-values with the nominal level of `sequential.level`. For part of a suite `dirichlet` and
+`t` judge the distance to the threshold stretched by 1 / sqrt(1 - share seen): the spread of what is not yet seen.
 
 Every bound is a test of "effect <= t" (or ">= t"); intervals invert the test. Effects are oriented: larger is better.
 Clusters with weights (bytes, words, several samples) are judged by the sum of numerators minus t times the weight,
@@ -88,6 +93,16 @@ class ClusterSums:
         return gain / float(self.weights.sum())
 
     @property
+    def unseen(self) -> float:
+        """By what factor a finite suite shrinks the standard error: sqrt(1 - share seen), 1 without a population."""
+        if self.population is None:
+            return 1.0
+        seen = self.samples / self.population
+        if self.clusters_planned:
+            seen = min(seen, self.clusters / self.clusters_planned)
+        return math.sqrt(max(0.0, 1.0 - seen))
+
+    @property
     def extremes(self) -> tuple[float, float]:
         """The smallest and largest effect the range of values allows; infinite where there is none."""
         if self.bounds is None or self.scale == "ratio":
@@ -131,11 +146,13 @@ def choose(sums: ClusterSums) -> str:
         return "full suite"
     small = sums.clusters < MIN_CLUSTERS
     if sums.bounds is None:
-        return "none" if small or sums.varied < min(MIN_VARIED_UNBOUNDED, 0.8 * sums.clusters) else "t"
-    if sums.population is not None:
-        return "betting"
+        scarce = small or sums.varied < min(MIN_VARIED_UNBOUNDED, 0.8 * sums.clusters)
+        return "none" if scarce or sums.mode == "anytime" else "t"
+    if sums.mode == "anytime":
+        return "e-process"
     if sums.binary and sums.scale == "absolute":
-        return "binomial" if sums.baseline is None else "score"
+        alone = "binomial" if sums.population is None else "hypergeometric"
+        return alone if sums.baseline is None else "score"
     return "betting" if small or sums.varied < MIN_VARIED else "dirichlet"
 
 
@@ -231,11 +248,19 @@ def _binomial(sums: ClusterSums, effect: float, side: int) -> float:
     return test(events, sums.samples, rate)
 
 
+def _hypergeometric(sums: ClusterSums, effect: float, side: int) -> float:
+    events, population = round(float(sums.candidate.sum())), sums.population or sums.samples
+    upward = side * sums.sign > 0
+    test = binomial.p_finite_at_most if upward else binomial.p_finite_at_least
+    return test(events, sums.samples, population, sums.sign * effect)
+
+
 def _score(sums: ClusterSums, effect: float, side: int) -> float:
     gain: Array = side * sums.gain
     if abs(effect) >= 1.0:
         return 0.0 if side * effect <= -1.0 and bool((gain > -1).any()) else 1.0
-    return score.p_value(int((gain > 0).sum()), int((gain < 0).sum()), sums.samples, side * effect)
+    gains, losses = int((gain > 0).sum()), int((gain < 0).sum())
+    return score.p_value(gains, losses, sums.samples, side * effect, sums.population)
 
 
 def _bounded(test: Callable[[Array, Array, float], Array], sums: ClusterSums, effect: float, side: int) -> float:
@@ -247,31 +272,44 @@ def _bounded(test: Callable[[Array, Array, float], Array], sums: ClusterSums, ef
     return float(test(values, counts, worst))
 
 
+def _certain(sums: ClusterSums, effect: float, side: int) -> bool:
+    """Return whether the suite's effect is beyond `effect` whatever the samples not yet run say (equal weights)."""
+    if sums.population is None or not bool((sums.weights == sums.weights[0]).all()):
+        return False
+    done = sums.samples / sums.population
+    worst = done * sums.effect + (1.0 - done) * sums.extremes[0 if side > 0 else 1]
+    return side * (worst - effect) > 1e-12
+
+
 def _betting(sums: ClusterSums, effect: float, side: int) -> float:
-    if sums.population is not None and bool((sums.weights == sums.weights[0]).all()):
-        done = sums.samples / sums.population
-        certain = done * sums.effect + (1.0 - done) * sums.extremes[0 if side > 0 else 1]
-        if side * (certain - effect) > 0:
-            return 0.0
-    return _bounded(betting.p_value, sums, effect, side)
+    return 0.0 if _certain(sums, effect, side) else _bounded(betting.p_value, sums, effect, side)
+
+
+def _e_process(sums: ClusterSums, effect: float, side: int) -> float:
+    return _bounded(betting.e_process, sums, effect, side)
 
 
 def _dirichlet(sums: ClusterSums, effect: float, side: int) -> float:
-    return _bounded(dirichlet.p_value, sums, effect, side)
+    if _certain(sums, effect, side):
+        return 0.0
+    distance, unseen = sums.effect - effect, sums.unseen
+    stretched = sums.effect - distance / unseen if side * distance > 0 and unseen > 0 else effect
+    return _bounded(dirichlet.p_value, sums, stretched, side)
 
 
 def _student(sums: ClusterSums, effect: float, side: int) -> float:
     (values, weights), counts = _distinct([side * sums.contrast(effect), sums.weights])
-    unseen = 1.0 if sums.population is None else math.sqrt(max(0.0, 1.0 - sums.samples / sums.population))
-    return float(paired.p_value(values, counts, weights, unseen))
+    return float(paired.p_value(values, counts, weights, sums.unseen))
 
 
 _TESTS: dict[str, Callable[[ClusterSums, float, int], float]] = {
     "full suite": _full_suite,
     "none": _none,
     "binomial": _binomial,
+    "hypergeometric": _hypergeometric,
     "score": _score,
     "betting": _betting,
+    "e-process": _e_process,
     "dirichlet": _dirichlet,
     "t": _student,
 }

@@ -1,4 +1,4 @@
-"""Looks: at which nominal level the last of several looks may be judged, so that all of them together err at most alpha.
+"""Looks: the nominal level at the last of several looks, so that all of them together err with chance at most alpha.
 
 `group_sequential`: Lan & DeMets (1983) spending of O'Brien-Fleming type; boundaries by recursive numerical integration
 (Armitage, McPherson & Rowe 1969; Jennison & Turnbull 2000, ch. 19) of Brownian motion at the information fractions.
@@ -84,7 +84,7 @@ def boundary(mode: str, alpha: float, fractions: Sequence[float]) -> list[float]
 def spent(mode: str, alpha: float, fraction: float) -> float:
     """Return how much of alpha the looks up to a share of the plan may have used."""
     if mode == "whole_suite":
-        return alpha * min(1.0, fraction) ** WHOLE_SUITE_POWER
+        return float(alpha * min(1.0, fraction) ** WHOLE_SUITE_POWER)
     if mode == "group_sequential":
         normal = NormalDist()
         return 2.0 * normal.cdf(normal.inv_cdf(alpha / 2.0) / math.sqrt(min(1.0, fraction)))
