@@ -109,7 +109,7 @@ def write(ws: Workspace, candidate: str, suite: Asset, tests: Sequence[Test], va
 
 def _row(test: Test, item: KpiVerdict, number: int) -> dict[str, Any]:
     return {
-        "test": test.id, "kpi": test.kpi, "against": test.against, "opponent": test.opponent,
+        "test": test.id, "kpi": test.kpi, "slice": item.slice, "against": test.against, "opponent": test.opponent,
         "instrument": test.instrument, "plan": test.plan, "number": number, "samples": item.n,
         "clusters": item.clusters, "fraction": item.fraction, "level": item.pass_level, "p_pass": item.p_pass,
         "p_fail": item.p_fail, "verdict": item.verdict,

@@ -21,7 +21,7 @@ CREATE TABLE sample_result (eval_run VARCHAR, sample_id VARCHAR, kpi VARCHAR, ep
                             latency_ms DOUBLE, prompt_tokens BIGINT, completion_tokens BIGINT, scorer VARCHAR);
 -- One row a look of a gate at one KPI against one opponent: what of the hold-out's alpha was used, on whom, for what.
 CREATE TABLE look (test VARCHAR, candidate VARCHAR, opponent VARCHAR, against VARCHAR, suite VARCHAR, kpi VARCHAR,
-                   instrument VARCHAR, plan VARCHAR, number INTEGER, samples BIGINT, clusters BIGINT, fraction DOUBLE,
+                   slice VARCHAR, instrument VARCHAR, plan VARCHAR, number INTEGER, samples BIGINT, clusters BIGINT, fraction DOUBLE,
                    level DOUBLE, p_pass DOUBLE, p_fail DOUBLE, verdict VARCHAR, actor VARCHAR, ts VARCHAR, seq BIGINT);
 CREATE TABLE gateway_decision (ts VARCHAR, endpoint VARCHAR, request_id VARCHAR, principal VARCHAR, groups VARCHAR,
                                model VARCHAR, candidate VARCHAR, certificate VARCHAR, bundle VARCHAR, action VARCHAR,
