@@ -191,9 +191,9 @@ def _looked(rows: Rows, seq: int, event: Event) -> None:
     body = event.body
     for look in body["looks"]:
         rows["look"].append((look["test"], event.subject, look["opponent"], look["against"], body["suite"], look["kpi"],
-                             look["slice"], look["instrument"], look["plan"], look["number"], look["samples"], look["clusters"],
-                             look["fraction"], look["level"], look["p_pass"], look["p_fail"], look["verdict"],
-                             event.actor, event.ts, seq))  # fmt: skip
+                             look["slice"], look["instrument"], look["plan"], look["number"], look["samples"],
+                             look["clusters"], look["fraction"], look["level"], look["p_pass"], look["p_fail"],
+                             look["verdict"], event.actor, event.ts, seq))  # fmt: skip
 
 
 def _gateway(rows: Rows, seq: int, event: Event) -> None:
