@@ -174,3 +174,26 @@ def describe_lines(spec: SuiteSpec, found: Standing) -> list[str]:
         *[f"  {test.kpi:<24} against {test.against or 'its limit':<9} {test.opponent[7:19]}" for test in found.tests],
         *said["conflicts"],
     ]
+
+
+def looks(ws: Workspace, suite: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows of the table `look`, oldest first, each with the names of its suite and candidate."""
+    return ws.store.query(
+        "SELECT l.*, s.name AS suite_name, c.name AS candidate_name FROM look l"
+        " JOIN asset s ON s.id = l.suite JOIN asset c ON c.id = l.candidate"
+        " WHERE ? IS NULL OR s.name = ? OR s.id = ? ORDER BY l.seq, l.kpi, l.slice",
+        [suite, suite, suite],
+    )
+
+
+def look_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return looks as lines for people: when, on whom, at which look and level, and the verdict."""
+    if not rows:
+        return ["no sample was looked at yet"]
+    return [
+        f"{row['ts'][:19]}  {row['candidate_name']} {row['candidate'][7:15]}  {row['suite_name']}/{row['kpi']}"
+        + (f"[{row['slice']}]" if row["slice"] else "")
+        + f"  look {row['number']}, {row['samples']} samples ({row['fraction']:.0%}), level {row['level'] or 0.0:.4g}"
+        + f"  {row['verdict']}"
+        for row in rows
+    ]
