@@ -25,7 +25,34 @@ class Column:
     values: Array
     weights: Array
     clusters: Array
-    clipped: int
+    clips: Array
+    """How many values of each sample were clipped to the declared range."""
+
+    @property
+    def clipped(self) -> int:
+        """How many values were clipped."""
+        return int(self.clips.sum())
+
+    def take(self, chosen: Array) -> Column:
+        """Return the chosen samples alone."""
+        return Column(
+            self.ids[chosen], self.values[chosen], self.weights[chosen], self.clusters[chosen], self.clips[chosen]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known of all samples before any is measured.
+
+    `population` is the number of samples of the full suite where that suite is the question, else None; `clusters` and
+    `largest` are the clusters of the whole plan and the samples in the largest (0: those present); `mode` is how looks
+    are taken.
+    """
+
+    population: int | None = None
+    clusters: int = 0
+    largest: int = 0
+    mode: str = "fixed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +65,7 @@ class Evidence:
 
 
 def gather(
-    kpi: Kpi, candidate: Results, baseline: Results | None, population: int | None
+    kpi: Kpi, candidate: Results, baseline: Results | None, population: int | None, mode: str = "fixed"
 ) -> tuple[Evidence | None, list[str]]:
     """Return the evidence on one KPI, or None and the reasons why there is none.
 
@@ -47,37 +74,65 @@ def gather(
         candidate: results of the candidate (or of a control).
         baseline: results to pair with, None for a rule on the candidate alone.
         population: number of samples of the full suite where that is the question, else None.
+        mode: how looks are taken.
     """
-    column, problems = _column(kpi, candidate, "candidate", population)
-    if baseline is None:
-        return (Evidence(_sums(kpi, column, None, population), column, None), []) if column else (None, problems)
-    other, more = _column(kpi, baseline, "baseline", population)
-    problems = problems + more
-    if column is None or other is None:
-        return None, problems
-    mismatch = _mismatch(kpi, column, other, candidate.kpis[kpi.id], baseline.kpis[kpi.id])
+    column, problems = _column(kpi, candidate, "candidate")
+    other, more = (None, []) if baseline is None else _column(kpi, baseline, "baseline")
+    if column is None or problems + more:
+        return None, problems + more
+    rows = candidate.kpis[kpi.id]
+    mismatch = [] if baseline is None or other is None else _mismatch(kpi, column, other, rows, baseline.kpis[kpi.id])
     if mismatch:
         return None, mismatch
-    return Evidence(_sums(kpi, column, other, population), column, other), []
+    plan = Plan(population, rows.clusters_planned, rows.largest, mode)
+    return Evidence(_sums(kpi, column, other, plan), column, other), []
 
 
-def _column(kpi: Kpi, results: Results, who: str, population: int | None) -> tuple[Column | None, list[str]]:
+def part(kpi: Kpi, evidence: Evidence, chosen: Array, plan: Plan) -> Evidence:
+    """Return the evidence of the chosen samples alone.
+
+    Args:
+        kpi: what was measured, with the rule that judges the part.
+        evidence: all samples.
+        chosen: one boolean per sample, in the order of the evidence.
+        plan: what is known of all samples of the part.
+    """
+    column = evidence.candidate.take(chosen)
+    other = None if evidence.baseline is None else evidence.baseline.take(chosen)
+    return Evidence(_sums(kpi, column, other, plan), column, other)
+
+
+def _column(kpi: Kpi, results: Results, who: str) -> tuple[Column | None, list[str]]:
     rows = results.kpis.get(kpi.id)
     if rows is None or len(rows.sample_ids) == 0:
         return None, [f"the {who} has no results"]
-    problems = _broken_rows(rows, who) or _incomplete(kpi, rows, who, population)
+    problems = _broken_rows(rows, who) or _incomplete(kpi, rows, who)
+    if problems:
+        return None, problems
+    problems = _inconsistent(rows, who)
     if problems:
         return None, problems
     rows = _sorted(rows)
     ids, first, inverse, counts = np.unique(rows.sample_ids, return_index=True, return_inverse=True, return_counts=True)
-    if bool((rows.clusters != rows.clusters[first][inverse]).any()):
-        return None, [f"the {who} has a sample whose epochs name different clusters"]
     values, weights, clipped, problems = _in_range(kpi, rows, who)
     if problems:
         return None, problems
     mean = np.bincount(inverse, weights=values) / counts
     weight = np.bincount(inverse, weights=weights) / counts
-    return Column(ids, mean, weight, rows.clusters[first].astype(str), clipped), []
+    clips = np.bincount(inverse, weights=clipped)
+    return Column(ids, mean, weight, rows.clusters[first].astype(str), clips), []
+
+
+def _inconsistent(rows: KpiResults, who: str) -> list[str]:
+    """Return a sentence if epochs of one sample name different clusters or slices."""
+    _, first, inverse = np.unique(rows.sample_ids.astype(str), return_index=True, return_inverse=True)
+    labels = [("clusters", rows.clusters), *((f"values of `{name}`", column) for name, column in rows.slices.items())]
+    for what, column in labels:
+        if len(column) != len(inverse):
+            return [f"the {who} has {len(column)} {what} for {len(inverse)} rows"]
+        if bool((column != column[first][inverse]).any()):
+            return [f"the {who} has a sample whose epochs name different {what}"]
+    return []
 
 
 def _sorted(rows: KpiResults) -> KpiResults:
@@ -114,7 +169,7 @@ def _broken_rows(rows: KpiResults, who: str) -> list[str]:
     return problems
 
 
-def _incomplete(kpi: Kpi, rows: KpiResults, who: str, population: int | None) -> list[str]:
+def _incomplete(kpi: Kpi, rows: KpiResults, who: str) -> list[str]:
     ids: Array = rows.sample_ids.astype(str)
     names, counts = np.unique(ids, return_counts=True)
     pairs = len(set(zip(ids.tolist(), rows.epochs.tolist(), strict=True)))
@@ -123,7 +178,11 @@ def _incomplete(kpi: Kpi, rows: KpiResults, who: str, population: int | None) ->
     if bool((counts != kpi.epochs).any()):
         worst = int(np.argmax(counts != kpi.epochs))
         return [f"the {who} ran `{names[worst]}` {counts[worst]} time(s), {kpi.epochs} epoch(s) were planned"]
-    planned = rows.planned if population is not None and rows.planned > 0 else max(kpi.samples, rows.planned)
+    planned = max(kpi.samples, rows.planned)
+    if rows.due > 0:
+        planned = rows.due
+        if len(names) != planned:
+            return [f"the {who} has {len(names)} samples, this look is due {planned}"]
     if len(names) < planned:
         return [f"the {who} has {len(names)} of {planned} planned samples"]
     if len(names) > kpi.samples:
@@ -131,10 +190,10 @@ def _incomplete(kpi: Kpi, rows: KpiResults, who: str, population: int | None) ->
     return []
 
 
-def _in_range(kpi: Kpi, rows: KpiResults, who: str) -> tuple[Array, Array, int, list[str]]:
+def _in_range(kpi: Kpi, rows: KpiResults, who: str) -> tuple[Array, Array, Array, list[str]]:
     """Return values inside the range: clipped to a declared one, refused outside the task's own."""
     if kpi.bounds is None:
-        return rows.values, rows.weights, 0, []
+        return rows.values, rows.weights, np.zeros(len(rows.values)), []
     low, high = kpi.bounds
     inside = np.clip(rows.values, low * rows.weights, high * rows.weights)
     outside = inside != rows.values
@@ -144,10 +203,10 @@ def _in_range(kpi: Kpi, rows: KpiResults, who: str) -> tuple[Array, Array, int, 
         return (
             inside,
             rows.weights,
-            0,
+            outside,
             [f"the {who} has a value outside [{low:g}, {high:g}]: {value:g} for `{rows.sample_ids[first]}`"],
         )
-    return inside, rows.weights, int(outside.sum()), []
+    return inside, rows.weights, outside, []
 
 
 def _mismatch(kpi: Kpi, one: Column, two: Column, rows: KpiResults, other: KpiResults) -> list[str]:
@@ -172,7 +231,7 @@ def _scale(kpi: Kpi) -> str:
     return kpi.rule.scale if isinstance(kpi.rule, Noninferior | Superior) else "absolute"
 
 
-def _sums(kpi: Kpi, column: Column, baseline: Column | None, population: int | None) -> ClusterSums:
+def _sums(kpi: Kpi, column: Column, baseline: Column | None, plan: Plan) -> ClusterSums:
     labels = np.where(column.clusters == "", np.char.add("\x00", column.ids.astype(str)), column.clusters)
     _, first, code, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     code = np.argsort(np.argsort(first))[code]  # numbered by first sample, so that a label's spelling changes nothing
@@ -187,5 +246,8 @@ def _sums(kpi: Kpi, column: Column, baseline: Column | None, population: int | N
         scale="ratio" if _scale(kpi) == "ratio" and baseline is not None else "absolute",
         bounds=kpi.bounds,
         binary=alone and all(bool(np.isin(each.values, (0.0, 1.0)).all()) for each in columns),
-        population=population,
+        population=plan.population,
+        clusters_planned=plan.clusters,
+        largest=plan.largest * float(column.weights.max()),
+        mode=plan.mode,
     )

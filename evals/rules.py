@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.decision import KpiVerdict, Verdict, WorstItem, number
+from evals.decision import KpiVerdict, WorstItem, number
 from evals.evidence import Evidence
-from evals.stats import bounds, paired, power
-from evals.suite import Floor, Kpi, MaxRate, Noninferior, Superior, ZeroTolerance
+from evals.stats import bounds, paired, power, sequential
+from evals.suite import Floor, GateSpec, Kpi, MaxRate, Noninferior, Superior, ZeroTolerance
 
 WORST_ITEMS = 10
+LEAST_LEVEL = 1e-9
+"""Below this level no interval is given: numerical tails are not trusted that far out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,7 @@ def tail_chances(kpi: Kpi, evidence: Evidence) -> tuple[str, float, float]:
     """Return the bound used, the p-value of "the rule is broken" (small: PASS) and of "it is kept" (small: FAIL)."""
     sums, goal = evidence.sums, threshold(kpi)
     if isinstance(kpi.rule, ZeroTolerance):
-        hit = bool((evidence.candidate.values > 0.0).any())
-        return "full suite", float(hit), float(not hit)
+        return _census(kpi, evidence)
     bound = bounds.choose(sums)
     if goal is None:
         return bound, 1.0, 1.0
@@ -65,9 +66,17 @@ def tail_chances(kpi: Kpi, evidence: Evidence) -> tuple[str, float, float]:
     return bound, p_pass, p_fail
 
 
+def _census(kpi: Kpi, evidence: Evidence) -> tuple[str, float, float]:
+    """Judge listed cases: a hit settles it at once, no hit only once every case was run."""
+    if bool((evidence.candidate.values > 0.0).any()):
+        return "full suite", 1.0, 0.0
+    done = evidence.sums.samples >= kpi.samples
+    return ("full suite", 0.0, 1.0) if done else ("none", 1.0, 1.0)
+
+
 def _figures(kpi: Kpi, evidence: Evidence, against: str, bound: str, level: float) -> KpiVerdict:
     sums, goal = evidence.sums, threshold(kpi)
-    interval = bounds.interval(sums, level, bound)
+    interval = bounds.interval(sums, level, bound if level >= LEAST_LEVEL or bound == "full suite" else "none")
     weight = float(sums.weights.sum())
     turn = kpi.sign if sums.baseline is None else 1
     low, high = sorted((turn * interval[0] + 0.0, turn * interval[1] + 0.0))
@@ -120,7 +129,7 @@ def worst_items(kpi: Kpi, evidence: Evidence, most: int = WORST_ITEMS) -> tuple[
 
 
 def more_samples(kpi: Kpi, evidence: Evidence, bound: str, level: float, chance: float) -> int | None:
-    """Return how many more samples like these would probably decide; None where that cannot be foreseen."""
+    """Return how many more samples like these would probably decide in one look; None where that cannot be foreseen."""
     sums, goal = evidence.sums, threshold(kpi)
     n = sums.samples
     if goal is None or bound == "full suite":
@@ -146,34 +155,89 @@ def more_samples(kpi: Kpi, evidence: Evidence, bound: str, level: float, chance:
     return max(total, n + max(1, n // 10)) - n
 
 
-def reasons(
-    assessment: Assessment, verdict: Verdict, adjusted: float, level: float, needed: int | None
-) -> tuple[str, ...]:
-    """Return readable sentences that say why a judged KPI has its verdict."""
-    item = assessment.figures
-    if verdict == "ADVISORY":
+def needed_at_looks(kpi: Kpi, evidence: Evidence, bound: str, gate: GateSpec, left: int) -> int | None:
+    """Return how many more samples would probably decide, the price of several looks included.
+
+    Args:
+        kpi: what was measured.
+        evidence: what there is.
+        bound: the bound that judged it.
+        gate: level, power, mode and looks.
+        left: how many samples of the plan are not measured yet.
+    """
+    if isinstance(kpi.rule, ZeroTolerance):
+        return left or None
+    more = more_samples(kpi, evidence, bound, gate.level, gate.power)
+    if gate.mode == "whole_suite" and left:
+        return left if more is None else min(more, left)
+    if more is None:
+        return None
+    n = evidence.sums.samples
+    return math.ceil((n + more) * sequential.inflation(gate.mode, gate.level, gate.power, gate.looks)) - n
+
+
+def reasons(found: Assessment, item: KpiVerdict, gate: GateSpec, left: int) -> tuple[str, ...]:
+    """Return readable sentences that say why a judged KPI has its verdict.
+
+    Args:
+        found: the assessment.
+        item: the verdict, with the p-values and the levels they were compared with.
+        gate: how sure the gate must be, and how it looks.
+        left: how many samples of the plan are not measured yet.
+    """
+    if item.verdict == "ADVISORY":
         return ("advisory: reported, does not gate",)
     if item.rule == "zero_tolerance":
-        hits = int(np.count_nonzero(assessment.evidence.candidate.values > 0.0))
-        return (f"{hits} of {item.n} listed cases were hit, none may be" if hits else f"none of {item.n} was hit",)
-    if verdict == "PASS":
-        sure = "the full suite was run" if item.bound == "full suite" else f"one-sided confidence {1.0 - level:.4g}"
-        return (f"{_claim(item)}: {_limit(assessment, best=False)} ({sure})",)
-    if verdict == "FAIL":
-        return (f"{_claim(item, holds=False)}: {_limit(assessment, best=True)} (Holm-adjusted p {adjusted:.2g})",)
+        hits = int(np.count_nonzero(found.evidence.candidate.values > 0.0))
+        if hits:
+            return (f"{hits} of {item.n} listed cases were hit, none may be",)
+        return (f"none of {item.n} was hit" + (f", {left} listed cases are still to be run" if left else ""),)
+    if item.verdict == "PASS":
+        return (f"{_claim(item)}: {_limit(found, best=False)} ({_sureness(item, gate)})",)
+    if item.verdict == "FAIL":
+        return (f"{_claim(item, holds=False)}: {_limit(found, best=True)} ({_failure(item, gate)})",)
+    return _undecided(found, item, gate, left)
+
+
+def _sureness(item: KpiVerdict, gate: GateSpec) -> str:
+    if item.bound == "full suite":
+        return "the full suite was run"
+    if gate.mode == "fixed":
+        return f"one-sided confidence {1.0 - item.level:.4g}"
+    return f"p {item.p_pass or 0.0:.2g}, at most {item.pass_level or 0.0:.2g} at this look"
+
+
+def _failure(item: KpiVerdict, gate: GateSpec) -> str:
+    if gate.mode == "fixed":
+        return f"Holm-adjusted p {item.p_fail or 0.0:.2g}"
+    return f"p {item.p_fail or 0.0:.2g}, at most {item.fail_level or 0.0:.2g} at this look by Holm's procedure"
+
+
+def _undecided(found: Assessment, item: KpiVerdict, gate: GateSpec, left: int) -> tuple[str, ...]:
     said = [f"not yet shown: {_claim(item)}; {_span(item)}"]
-    if assessment.p_fail <= level:
-        said = [f"looks like {_claim(item, holds=False)} (p {assessment.p_fail:.2g}), but not after Holm's correction"]
+    if found.p_fail <= (item.pass_level or 0.0):
+        said = [f"looks like {_claim(item, holds=False)} (p {found.p_fail:.2g}), but not after Holm's correction"]
     if item.bound == "none":
         said.append(
             f"no valid bound for {item.clusters} clusters of an unbounded metric, {item.discordant} of which differ: "
             f"at least {bounds.MIN_CLUSTERS}, most of them different, or a declared `range` are needed"
         )
     if item.bound == "full suite":
-        said.append("the full suite lies exactly on the threshold")
-    if needed is not None:
-        said.append(f"about {needed} more samples like these would probably decide")
+        return (*said, "the full suite lies exactly on the threshold")
+    if item.samples_needed is not None:
+        holds = f"; the plan holds {left} more" if left else ""
+        said.append(f"about {item.samples_needed} more samples like these would probably decide{holds}")
+    if not left:
+        said.append(_afterwards(item, gate))
     return tuple(said)
+
+
+def _afterwards(item: KpiVerdict, gate: GateSpec) -> str:
+    """Return what is left to do when the last look did not decide."""
+    if gate.mode == "anytime":
+        return "all planned samples are used: append samples to the suite, this mode allows it"
+    many = "" if item.samples_needed is None else f" of about {item.n + item.samples_needed} samples"
+    return f"no look is left: judge on a fresh hold-out{many}, or in `mode: anytime`, which allows more to be appended"
 
 
 def _claim(item: KpiVerdict, *, holds: bool = True) -> str:

@@ -33,7 +33,14 @@ def kpi(
 
 def suite(*kpis: dict[str, Any], **fields: Any) -> SuiteSpec:
     return SuiteSpec.model_validate(
-        {"suite": "cases", "version": 1, "canary": "canary-0123456789", "kpis": list(kpis), **fields}
+        {
+            "suite": "cases",
+            "version": 1,
+            "canary": "canary-0123456789",
+            "gate": {"mode": "fixed"},
+            "kpis": list(kpis),
+            **fields,
+        }
     )
 
 
@@ -47,6 +54,7 @@ def column(
     epochs: Sequence[int] | None = None,
     instrument: str = INSTRUMENT,
     planned: int | None = None,
+    **more: Any,
 ) -> KpiResults:
     n = len(values)
     names = [f"s{index:05d}" for index in range(n)] if ids is None else list(ids)
@@ -59,6 +67,7 @@ def column(
         epochs=np.zeros(n, dtype=int) if epochs is None else np.array(epochs, dtype=int),
         instrument=instrument,
         planned=len(set(names)) if planned is None else planned,
+        **more,
     )
 
 

@@ -49,7 +49,8 @@ def test_few_samples_are_inconclusive_and_say_how_many_more():
     verdict, found = one(BASE[:20], BASE[:20], spec, controls(accuracy=np.zeros(20)))
     assert verdict == "INCONCLUSIVE"
     assert found.samples_needed >= 9  # 29 tied samples are needed at margin .1
-    assert "more samples like these" in found.reasons[-1]
+    assert "more samples like these" in found.reasons[1]
+    assert "fresh hold-out of about 29 samples" in found.reasons[2]
 
 
 def rows(**changes):
@@ -329,9 +330,11 @@ def test_a_whole_suite_has_no_sampling_error():
 
 def test_part_of_a_whole_suite_is_a_sample_without_replacement():
     spec = suite(kpi(), gate={"mode": "whole_suite"})
-    half = controls(accuracy=np.zeros(150))
-    verdict, found = one(column(BASE[:150]), column(BASE[:150]), spec, half)
-    assert (verdict, found.bound) == ("PASS", "betting")
+    part = {"planned": N, "due": 150}
+    half = controls(accuracy=column(np.zeros(150), **part))
+    verdict, found = one(column(BASE[:150], **part), column(BASE[:150], **part), spec, half)
+    assert verdict == "PASS"
+    assert found.fraction == 0.75
     spec = suite(kpi(rule={"type": "max_rate", "limit": 0.1}), gate={"mode": "whole_suite"})
     hit = controls(accuracy=np.ones(N))
     assert one((np.arange(N) < 20) * 1.0, None, spec, hit)[0] == "PASS"  # 20 of 200 is a rate of .1, which is allowed
