@@ -1,12 +1,13 @@
-"""A harness child's line to its parent: the request in, progress and results out as JSON lines."""
+"""A harness child's line to its parent: requests in, progress and results out as JSON lines."""
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,63 @@ def serve(work: Callable[[dict[str, Any], Link], None]) -> None:
     """
     link = Link()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    _answer(link, lambda: work(_opening(), link))
+
+
+def serve_session(begin: Callable[[dict[str, Any], Link], Callable[[dict[str, Any]], None]]) -> None:
+    """Do a session's work: `begin` gets the opening request and returns what answers each further one.
+
+    The further requests are JSON lines on standard input. Each ends with a message `finished` or `failure`; after an
+    error of ours the session goes on, any other crash ends the process. When the parent closes the input, or is gone,
+    the process ends: at once if it is at work, as nobody waits for the result.
+    """
+    link = Link()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    idle = threading.Event()
+    threading.Thread(target=_read_requests, args=(lines, idle), daemon=True).start()
+    work: list[Callable[[dict[str, Any]], None]] = []
+    if not _answer(link, lambda: work.append(begin(_opening(), link))):
+        return
+    for request in _requests(lines, idle):
+        _answer(link, lambda request=request: work[0](request))  # type: ignore[misc]
+
+
+def _opening() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    return found
+
+
+def _answer(link: Link, work: Callable[[], None]) -> bool:
+    """Run one piece of work and say how it ended; return whether it ended well."""
     try:
-        work(request, link)
+        work()
     except HallmarkError as error:
         link.send("failure", error=type(error).__name__, message=error.message, hint=error.hint)
-    else:
-        link.send("finished")
+        return False
+    link.send("finished")
+    return True
+
+
+def _requests(lines: queue.SimpleQueue[bytes], idle: threading.Event) -> Iterator[dict[str, Any]]:
+    """Yield each request until the input is closed."""
+    while True:
+        idle.set()
+        line = lines.get()
+        if not line:
+            return
+        idle.clear()
+        yield json.loads(line)
+
+
+def _read_requests(lines: queue.SimpleQueue[bytes], idle: threading.Event) -> None:
+    rest = b""
+    while data := os.read(0, 1 << 16):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            lines.put(line)
+    if not idle.is_set():
+        os._exit(3)
+    lines.put(b"")
 
 
 def _end_with_parent() -> None:

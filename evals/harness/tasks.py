@@ -9,7 +9,7 @@ import bisect
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -42,15 +42,30 @@ class Document:
             raise SpecError(f"a row has no field `{name}`", field="cluster", hint=f"fields: {known or 'none'}")
         return str(self.fields[name])
 
+    def slices(self, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return field and value of each slice field; SpecError where one is not there or null."""
+        for name in names:
+            if self.fields.get(name) is None:
+                known = ", ".join(f"`{key}`" for key in sorted(self.fields))
+                raise SpecError(f"a row has no field `{name}`", field="slices", hint=f"fields: {known or 'none'}")
+        return tuple((name, str(self.fields[name])) for name in names)
 
-def plan_bits_per_byte(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+    def sample(
+        self, text: str, cluster: str, slices: Sequence[str], *, target: str = "", choices: Sequence[str] = ()
+    ) -> Sample:
+        """Return a sample made of this row, in its cluster and slices."""
+        made = make_sample(text, cluster=self.cluster(cluster), target=target, choices=choices)
+        return replace(made, slices=self.slices(slices)) if slices else made
+
+
+def plan_bits_per_byte(documents: Sequence[Document], cluster: str, slices: Sequence[str] = ()) -> Iterator[Sample]:
     """Yield pieces of documents, cut between lines, to be scored for their bits and weighed by their UTF-8 bytes."""
     for document in documents:
         for piece in pieces(document.text):
-            yield make_sample(piece, cluster=document.cluster(cluster))
+            yield document.sample(piece, cluster, slices)
 
 
-def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+def plan_next_line(documents: Sequence[Document], cluster: str, slices: Sequence[str] = ()) -> Iterator[Sample]:
     """Yield one question a document: which of four real lines follows? The answer's place is drawn by its content.
 
     The three wrong lines are drawn from other documents of the same data. Scored by how much the context raises a
@@ -68,20 +83,18 @@ def plan_next_line(documents: Sequence[Document], cluster: str) -> Iterator[Samp
         if not context or len(wrong) < DISTRACTORS:
             continue
         choices = sorted(("\n" + line for line in (lines[spot], *wrong)), key=lambda line: _hash(context, line))
-        yield make_sample(
-            context, cluster=document.cluster(cluster), target=str(choices.index("\n" + lines[spot])), choices=choices
-        )
+        yield document.sample(context, cluster, slices, target=str(choices.index("\n" + lines[spot])), choices=choices)
 
 
-def plan_exact_match(documents: Sequence[Document], cluster: str) -> Iterator[Sample]:
+def plan_exact_match(documents: Sequence[Document], cluster: str, slices: Sequence[str] = ()) -> Iterator[Sample]:
     """Yield one question a row: `input` (or `text`) is asked, the answer must equal `target`."""
     for document in documents:
         if not isinstance(document.fields.get("target"), str):
             raise SpecError("a row has no `target` text", field="data", hint="each line needs `input` and `target`")
-        yield make_sample(document.text, cluster=document.cluster(cluster), target=document.fields["target"])
+        yield document.sample(document.text, cluster, slices, target=document.fields["target"])
 
 
-PLANS: dict[str, Callable[[Sequence[Document], str], Iterator[Sample]]] = {
+PLANS: dict[str, Callable[[Sequence[Document], str, Sequence[str]], Iterator[Sample]]] = {
     "bits_per_byte": plan_bits_per_byte,
     "next_line": plan_next_line,
     "exact_match": plan_exact_match,

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint as what answers lm-eval's requests."""
