@@ -35,7 +35,7 @@ class Generator:
     """
 
     def __init__(self, folder: Path, random_seed: int | None = None, system_prompt: str = "") -> None:
-        self._lm = CausalLM(folder, random_seed=random_seed, tick=lambda _: None)
+        self._lm = CausalLM(folder, random_seed=random_seed)
         self._system_prompt = system_prompt
         self._lock = threading.Lock()
         self._defaults = GenerationConfig()

@@ -10,11 +10,11 @@ from typing import Any
 from lm_eval.api import metrics
 
 from evals.cache import AnswerCache
+from evals.children.link import Link, serve_session
 from evals.children.lm_eval_builtin import METRICS, builtin_task
 from evals.children.lm_eval_model import AskedModel, Backend
 from evals.children.lm_eval_run import Loaded, Place, measure
 from evals.children.lm_eval_scores import reader
-from evals.children.link import Link, serve_session
 from evals.samples import encode
 
 

@@ -15,8 +15,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evals.children.lm_eval_model import Question, Reply
-from evals.children.weights.tokens import Tokens
 from evals.children.weights.generate import complete
+from evals.children.weights.tokens import Tokens
 from registry.errors import EngineFailure
 
 BATCH_TOKENS = 1024
@@ -42,6 +42,7 @@ class CausalLM:
     def __init__(self, folder: Path, *, random_seed: int | None = None) -> None:
         self.tokens = Tokens(folder)
         self.model = _load(folder, random_seed).eval()
+        self.tokenizer, self.prefix = self.tokens.tokenizer, self.tokens.prefix
         self.max_length = self.tokens.max_length
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         self.batch_tokens = max(self.max_length, min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary)))
@@ -51,6 +52,10 @@ class CausalLM:
         torch.set_num_threads(self.threads)
         self._pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(self.threads,))
         self._sampling = threading.Lock()
+
+    def encode(self, text: str) -> list[int]:
+        """Return token ids of text alone: nothing added, and special tokens spelled in it stay text."""
+        return self.tokens.encode(text)
 
     def answer(self, questions: Sequence[Question], told: Callable[[int, Reply], None]) -> None:
         """Answer questions of one kind; see `evals.children.lm_eval_model.Backend`."""
