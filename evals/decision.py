@@ -35,8 +35,9 @@ class KpiVerdict:
 
     For paired rules `estimate`, `lower`, `upper` and `threshold` are the gain over the baseline (larger is better,
     whatever the metric's direction; a share of the baseline where `scale` is `ratio`). For the other rules they are the
-    candidate's own value or rate. `lower` and `upper` each hold at one-sided level `level`; None means no bound.
-    `p_pass` and `p_fail` (Holm-adjusted) are what the verdict compares with `level`.
+    candidate's own value or rate. `lower` and `upper` each hold at one-sided level `level`, which is `pass_level` for a
+    gating KPI; None means no bound. The verdict compares `p_pass` with `pass_level` and `p_fail` with `fail_level`; in
+    mode `fixed` `p_fail` is Holm-adjusted, else the correction is in `fail_level`.
     """
 
     kpi: str
@@ -153,22 +154,70 @@ class Decision:
             f"{against}, {self.mode}, one-sided level {self.level:g}"
         ]
         lines += [wrapped for reason in self.reasons for wrapped in _wrap(reason, "  ")]
+        lines += self._test_lines()
         for item in self.kpis:
-            lines += ["", *_kpi_lines(item, worst, previews or {})]
+            lines += _slice_lines(item) if item.slice and not item.gating else ["", *_kpi_lines(item)]
+            if item.worst and item.verdict in ("FAIL", "INCONCLUSIVE"):
+                lines.append("    worst samples:")
+                shown = previews or {}
+                lines += [f"      {_worst_line(each, shown.get(each.sample_id, ''))}" for each in item.worst[:worst]]
+        return lines
+
+    def _test_lines(self) -> list[str]:
+        """Return where the test stands: which look, what is open, and what the hold-out has been used for."""
+        lines = []
+        if self.mode != "fixed":
+            waiting = f"; open: {', '.join(self.open_kpis)}" if self.open_kpis else ""
+            lines += _wrap(f"look {self.look} of {self.looks}{waiting}", "  ")
+        if self.familywise:
+            count = "1 candidate" if self.judged == 1 else f"{self.judged} candidates"
+            lines.append(
+                f"  this hold-out has judged {count}: the chance that any was promoted wrongly is at most "
+                f"{self.familywise:.3g}"
+            )
         return lines
 
 
-def _kpi_lines(item: KpiVerdict, worst: int, previews: Mapping[str, str]) -> list[str]:
+def _kpi_lines(item: KpiVerdict) -> list[str]:
+    part = f" [{item.slice}]" if item.slice else ""
     against = f" against the {item.against}" if item.against else ""
+    latched = f"  latched at look {item.look}" if item.latched else ""
     owner = f"  owner {item.owner}" if item.owner else ""
-    lines = [f"  {item.verdict:<12} {item.kpi}  ({item.rule}{against}){owner}"]
+    lines = [f"  {item.verdict:<12} {item.kpi}{part}  ({item.rule}{against}){latched}{owner}"]
     if item.estimate is not None:
         lines += _wrap(measured(item), "    ")
-    lines += [wrapped for reason in item.reasons for wrapped in _wrap(reason, "    ")]
-    if item.worst and item.verdict in ("FAIL", "INCONCLUSIVE"):
-        lines.append("    worst samples:")
-        lines += [f"      {_worst_line(each, previews.get(each.sample_id, ''))}" for each in item.worst[:worst]]
-    return lines
+    for line in (_compared(item), marked(item)):
+        lines += _wrap(line, "    ")
+    return lines + [wrapped for reason in item.reasons for wrapped in _wrap(reason, "    ")]
+
+
+def _slice_lines(item: KpiVerdict) -> list[str]:
+    said = "; ".join(item.reasons) if item.estimate is None else measured(item)
+    return _wrap(f"{item.slice}: {said}", "      ")
+
+
+def _compared(item: KpiVerdict) -> str:
+    """Return the p-values and what they were compared with at this look; empty where that is one fixed look's."""
+    if item.p_pass is None or item.p_fail is None or item.pass_level is None or item.fail_level is None:
+        return ""
+    if item.fraction >= 1.0 and item.look == 1:
+        return ""
+    return (
+        f"look {item.look}, {item.fraction:.0%} of the plan: p {item.p_pass:.2g} for a pass (at most "
+        f"{item.pass_level:.2g}), p {item.p_fail:.2g} for a failure (at most {item.fail_level:.2g})"
+    )
+
+
+def marked(item: KpiVerdict) -> str:
+    """Return what a reader must know about where the evidence comes from; empty where we measured it ourselves."""
+    said = []
+    if item.source == "imported":
+        said.append("imported evidence")
+    if item.source == "unverified":
+        said.append(f"measured at an outside URL{f' ({item.target})' if item.target else ''}")
+    if item.judge:
+        said.append(f"scored by judge {_short(item.judge)}")
+    return ", ".join(said)
 
 
 def measured(item: KpiVerdict) -> str:
