@@ -18,6 +18,7 @@ COMMANDS = {
     "data": ("governance.cli.data:data", "Build, list, show, verify and withdraw datasets."),
     "train": ("governance.cli.train:train", "Train a model version from a recipe."),
     "candidate": ("governance.cli.candidate:candidate", "The complete configuration that would serve."),
+    "suite": ("governance.cli.suite:suite", "Seal a suite's data for its evaluator; screen it."),
     "eval": ("governance.cli.eval:group", "Measure a candidate on a suite; compare; plan."),
     "gate": ("governance.cli.gate:gate", "Judge a candidate: PASS, FAIL, INVALID, INCONCLUSIVE."),
     "approve": ("governance.cli.release:approve", "Sign an approval of a candidate that passed."),
