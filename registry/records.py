@@ -337,7 +337,11 @@ class Release(Record):
 
 @dataclass(frozen=True, slots=True)
 class DriftWindow(Record):
-    """Two windows of the decision log compared: one verdict a signal, with the stated false-alarm rate."""
+    """Two windows of the decision log compared: one verdict a signal, with the stated false-alarm rate.
+
+    `cause` is `traffic`, `model`, `both` or, where no canaries were compared, empty. `canaries` is what the replay of
+    canaries said; `check` names the certificate, the level that this check used, and what that promises.
+    """
 
     KIND: ClassVar[str] = "drift"
     alias: str
@@ -346,6 +350,9 @@ class DriftWindow(Record):
     current: dict[str, Any]
     signals: list[dict[str, Any]]
     html: str = ""
+    cause: str = field(default="", metadata={"later": True})
+    canaries: dict[str, Any] | None = field(default=None, metadata={"later": True})
+    check: dict[str, Any] | None = field(default=None, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,27 +7,50 @@ from typing import Any
 
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
+from evidently.descriptors import NonLetterCharacterPercentage, SentenceCount, TextLength, WordCount
 from evidently.presets import DataDriftPreset, DataSummaryPreset
 
 from evals.children.link import Link, serve
 
 CATEGORIES = ["action", "finish_reason", "status"]
-SIZES = ["input_chars", "output_chars"]
+SIZES = ["input_chars", "output_chars", "prompt_tokens", "completion_tokens"]
+DESCRIPTORS = ("characters", "words", "sentences", "non_letters")
+FEWEST = 2
 
 
 def work(request: dict[str, Any], link: Link) -> None:
-    """Draw the report of a request: {reference, current, out}."""
-    definition = DataDefinition(categorical_columns=CATEGORIES, numerical_columns=SIZES)
-    windows = {
-        name: Dataset.from_pandas(pd.DataFrame(request[name]), data_definition=definition)
-        for name in ("current", "reference")
-    }
-    report = Report([DataDriftPreset(), DataSummaryPreset()])
-    snapshot = report.run(current_data=windows["current"], reference_data=windows["reference"])
-    part = Path(request["out"] + ".part")
-    snapshot.save_html(str(part))
-    part.replace(request["out"])
+    """Draw the report of a request: {reference, current, out}, and `canaries`, lists of answers by window."""
+    pages = []
+    windows = {name: pd.DataFrame(request[name]) for name in ("reference", "current")}
+    if min(map(len, windows.values())) >= FEWEST:
+        definition = DataDefinition(categorical_columns=CATEGORIES, numerical_columns=SIZES)
+        data = {name: Dataset.from_pandas(frame, data_definition=definition) for name, frame in windows.items()}
+        pages.append(_drawn(data))
+    if "canaries" in request:
+        pages.append(_drawn({name: _described(texts) for name, texts in request["canaries"].items()}))
+    out = Path(request["out"])
+    part = out.with_name(out.name + ".part")
+    part.write_text("\n".join(pages) or "<p>too little data to draw</p>", encoding="utf-8")
+    part.replace(out)
     link.send("drawn")
+
+
+def _described(texts: list[str]) -> Dataset:
+    """Return a table of descriptors of answers, one row an answer: the texts themselves are not drawn."""
+    named = dict(zip(DESCRIPTORS, (TextLength, WordCount, SentenceCount, NonLetterCharacterPercentage), strict=True))
+    described = Dataset.from_pandas(
+        pd.DataFrame({"answer": texts}),
+        data_definition=DataDefinition(text_columns=["answer"]),
+        descriptors=[kind("answer", alias=alias) for alias, kind in named.items()],
+    )
+    numbers = described.as_dataframe()[list(DESCRIPTORS)].fillna(0.0).add_prefix("canary_")
+    return Dataset.from_pandas(numbers, data_definition=DataDefinition(numerical_columns=list(numbers.columns)))
+
+
+def _drawn(data: dict[str, Dataset]) -> str:
+    report = Report([DataDriftPreset(), DataSummaryPreset()])
+    snapshot = report.run(current_data=data["current"], reference_data=data["reference"])
+    return str(snapshot.get_html_str(as_iframe=False))
 
 
 if __name__ == "__main__":
