@@ -1,0 +1,301 @@
+"""Importing another harness's rows: valid and complete, or nothing is stored."""
+
+import json
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from evals.imports import import_rows
+from evals.incoming import COLUMNS, Intake, Line, foreign_id
+from evals.samples import decode, read_results
+from registry.errors import HallmarkError, NotFound, Refused, SpecError, UnknownName
+from registry.records import Candidate, EvalRun
+
+SUITE = """
+suite: foreign
+version: 1
+canary: canary-of-a-test-0123456789
+kpis:
+  - {id: quality, harness: import, task: theirs@1.2, samples: 3, direction: higher, control: null_model,
+     rule: {type: noninferior, margin: 0.1}}
+  - {id: leaks, harness: import, task: theirs@1.2, samples: 2, epochs: 2, direction: lower, cluster: case,
+     slices: [language], control: planted_violator, rule: {type: max_rate, limit: 0.5}}
+  - {id: own, harness: lm-eval, task: exact_match, data: own.jsonl, samples: 1, direction: higher,
+     rule: {type: advisory}}
+"""
+QUALITY = [{"sample": f"q{n}", "kpi": "quality", "value": n / 2} for n in range(3)]
+LEAKS = [
+    {"sample": n, "kpi": "leaks", "value": 0, "epoch": epoch, "cluster": f"c{n}", "slices": {"language": "de"}}
+    for n in range(2)
+    for epoch in range(2)
+]
+
+
+@pytest.fixture
+def suite(tmp_path):
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "own.jsonl").write_text('{"input": "2 + 2 =", "target": "4"}\n')
+    path = folder / "suite.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture
+def candidates(ws):
+    """Two candidates without files: nothing runs them."""
+    return [
+        ws.register(
+            Candidate(version="sha256:" + mark * 64, weights="w", tokenizer="t", template="", system_prompt="",
+                      generation={}, engine="transformers", engine_version="5", quantisation="none", bundle="b"),
+            actor="operator", name="theirs",
+        ).id
+        for mark in "ab"
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def bring(ws, suite, candidates, tmp_path):
+    """A function that writes rows to a file and imports it."""
+
+    def bring(rows, *, candidate=0, name="rows.jsonl", **more):
+        file = tmp_path / name
+        if isinstance(rows, bytes):
+            file.write_bytes(rows)
+        elif name.endswith(".parquet"):
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        else:
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return import_rows(ws, candidates[candidate], suite, file, actor="operator", **more)
+
+    return bring
+
+
+def changed(rows, index, **fields):
+    found = [dict(row) for row in rows]
+    found[index] |= fields
+    return [{key: value for key, value in row.items() if value is not ...} for row in found]
+
+
+def test_an_import_is_an_eval_run_that_says_so(ws, bring):
+    asset = bring(QUALITY + LEAKS)
+    run = ws.get(asset.id, EvalRun)
+    assert run.imported is True
+    assert run.target == {"quality": "import", "leaks": "import"}
+    assert run.harness == {"quality": "theirs@1.2", "leaks": "theirs@1.2"}
+    assert run.planned == run.completed == {"quality": 3, "leaks": 2}
+    results = read_results(ws, asset.id)
+    assert sorted(results.kpis["quality"].values) == [0.0, 0.5, 1.0]
+    assert set(results.kpis["leaks"].slices["language"]) == {"de"}
+    assert set(results.kpis["leaks"].clusters) == {"c0", "c1"}
+
+
+def test_every_column_arrives(ws, bring):
+    row = {"sample": "ab" * 16, "kpi": "quality", "value": 0.5, "weight": 4.0, "cluster": "c", "output": "they said",
+           "slices": {"a": "b", "n": 1}, "latency_ms": 3.5, "prompt_tokens": 7, "completion_tokens": 8,
+           "scorer": "s", "input": "asked", "target": "wanted"}  # fmt: skip
+    failed = {"sample": 9, "kpi": "quality", "error": "it died", "epoch": 0, "scorer": "s"}
+    assert row.keys() | failed.keys() == set(COLUMNS)
+    asset = bring([row, failed, {"sample": "x", "kpi": "quality", "value": True, "scorer": "s"}])
+    rows = {found.sample_id: found for found in decode(ws.artifacts.read_bytes(asset.body["results"]))}
+    found, bad = rows["ab" * 16], rows[foreign_id("9")]
+    assert (found.value, found.weight, found.cluster, found.output) == (0.5, 4.0, "c", "they said")
+    assert (found.latency_ms, found.prompt_tokens, found.completion_tokens, found.scorer) == (3.5, 7, 8, "s")
+    assert json.loads(found.slices) == {"a": "b", "n": "1"}
+    assert json.loads(found.detail) == {"input": "asked", "target": "wanted"}
+    assert (bad.error, math.isnan(bad.value), bad.cluster) == ("it died", True, foreign_id("9"))
+    assert asset.body["errors"] == {"quality": 1}
+
+
+def test_parquet_and_jsonl_give_the_same_run(bring):
+    assert bring(QUALITY).id == bring(QUALITY, name="rows.parquet").id == bring(QUALITY[::-1]).id
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "said"),
+    [
+        (changed(QUALITY, 1, kpi="qualty"), 2, "unknown KPI `qualty`"),
+        (changed(QUALITY, 1, kpi="own"), 2, "measured by lm-eval"),
+        (changed(QUALITY, 2, sample="q0"), 3, "as line 1"),
+        (changed(QUALITY, 0, value=math.nan), 1, "nan is no value"),
+        (changed(QUALITY, 0, value=math.inf), 1, "inf is no value"),
+        (changed(QUALITY, 0, value=10**400), 1, "inf is no value"),
+        (changed(QUALITY, 0, value=None), 1, "no value and no error"),
+        (changed(QUALITY, 0, value=...), 1, "no value and no error"),
+        (changed(QUALITY, 0, error="died"), 1, "a value and an error"),
+        (changed(QUALITY, 0, value="0.5"), 1, "expected a number, found str"),
+        (changed(QUALITY, 0, weight=0), 1, "no weight"),
+        (changed(QUALITY, 0, weight=-1.0), 1, "no weight"),
+        (changed(QUALITY, 0, sample=...), 1, "`sample`: expected text, found nothing"),
+        (changed(QUALITY, 0, sample=1.5), 1, "`sample`: expected text, found float"),
+        (changed(QUALITY, 0, sample=True), 1, "`sample`: expected text, found bool"),
+        (changed(QUALITY, 0, epoch=-1), 1, "expected a count"),
+        (changed(QUALITY, 0, epoch="0"), 1, "expected a count"),
+        (changed(QUALITY, 0, prompt_tokens=2.5), 1, "expected a count"),
+        (changed(QUALITY, 0, latency_ms=-1), 1, "no duration"),
+        (changed(QUALITY, 0, wieght=1), 1, "`wieght`: unknown column"),
+        (changed(QUALITY, 0, slices=["de"]), 1, "not an object"),
+        (changed(QUALITY, 0, output="\ud800"), 1, "lone surrogate"),
+        (changed(LEAKS, 1, value=2), 2, "outside [0, 1]"),
+        (changed(LEAKS, 1, cluster="other"), 2, "another `cluster` than the same sample has in line 1"),
+        (changed(LEAKS, 1, cluster=...), 2, "`cluster`: expected text, found nothing"),
+        (changed(LEAKS, 1, slices=...), 2, "`language` is missing"),
+        (changed(LEAKS, 1, slices={"language": "fr"}), 2, "another `slices`"),
+        (changed(LEAKS, 1, weight=2.0, value=0), 2, "another `weight`"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_is_named_by_line_and_nothing_is_stored(ws, bring, rows, line, said):
+    with pytest.raises(SpecError) as caught:
+        bring(rows)
+    assert said in caught.value.message
+    assert f"rows.jsonl:{line}: " in caught.value.message
+    assert caught.value.hint
+    assert ws.assets(EvalRun.KIND) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (QUALITY[:2], "has 2 samples, 3 are planned"),
+        ([*QUALITY, {"sample": "q9", "kpi": "quality", "value": 1}], "has 4 samples, 3 are planned"),
+        (LEAKS[:3], "has 1 row(s) of sample"),
+        (QUALITY + LEAKS[:2], "has 1 samples, 2 are planned"),
+        (changed(QUALITY, 0, scorer="another"), "2 scorers"),
+        ([], "no rows"),
+        (b"\n\n", "no rows"),
+        (b"[1]\n", "not a JSON object"),
+        (b"{\n", "not a JSON object"),
+        (b'{"sample": "\xff"}\n', "not UTF-8"),
+        (b'{"sample": "a", "kpi": "quality", "value": 0, "value": 1}\n', "given twice"),
+        (b"[" * 100_000 + b"\n", "not a JSON object"),
+    ],
+    ids=["few", "many", "epoch", "part", "scorers", "none", "blank", "list", "broken", "bytes", "twice", "deep"],
+)
+def test_an_incomplete_or_unreadable_file_is_refused_whole(ws, bring, rows, said):
+    with pytest.raises(SpecError) as caught:
+        bring(rows)
+    assert said in caught.value.message
+    assert caught.value.hint
+    assert ws.assets(EvalRun.KIND) == []
+
+
+def test_files_and_names_that_are_not_there(ws, suite, candidates, bring, tmp_path):
+    with pytest.raises(NotFound):
+        import_rows(ws, candidates[0], suite, tmp_path / "none.jsonl", actor="operator")
+    with pytest.raises(NotFound):
+        import_rows(ws, candidates[0], suite, tmp_path, actor="operator")
+    with pytest.raises(SpecError, match="not a Parquet file"):
+        bring(b"nothing", name="rows.parquet")
+    with pytest.raises(UnknownName):
+        bring(QUALITY, control="nul_model")
+    with pytest.raises(UnknownName):
+        bring(QUALITY, form="excel")
+
+
+def test_other_values_for_the_same_candidate_are_refused(bring):
+    bring(QUALITY)
+    with pytest.raises(Refused, match="was imported before"):
+        bring(changed(QUALITY, 0, value=1.0))
+    assert bring(changed(QUALITY, 0, value=1.0), candidate=1).body["imported"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (changed(QUALITY, 0, sample="q9"), "1 samples are missing and 1 are new"),
+        (changed(QUALITY, 0, cluster="c"), "`cluster` is 'c'"),
+        (changed(QUALITY, 0, weight=2), "`weight` is 2.0 and was 1.0"),
+        ([{**row, "scorer": "new"} for row in QUALITY], "`scorer` is 'new'"),
+    ],
+    ids=["sample", "cluster", "weight", "scorer"],
+)
+def test_a_second_candidate_must_have_the_samples_of_the_first(ws, bring, rows, said):
+    bring(QUALITY)
+    with pytest.raises(SpecError) as caught:
+        bring(rows, candidate=1)
+    assert said in caught.value.message
+    assert "task" in caught.value.hint
+    assert len(ws.assets(EvalRun.KIND)) == 1
+
+
+def test_a_new_version_of_the_other_harness_starts_afresh(bring, suite):
+    first = bring(QUALITY)
+    suite.write_text(SUITE.replace("theirs@1.2", "theirs@2", 1))
+    second = bring(changed(QUALITY, 0, sample="q9"))
+    assert second.body["instruments"]["quality"] != first.body["instruments"]["quality"]
+
+
+def test_a_control_is_imported_for_the_kpis_that_name_it(ws, bring):
+    control = bring(QUALITY, control="null_model")
+    assert read_results(ws, control.id).candidate == "null_model"
+    assert bring(changed(QUALITY, 0, value=1.0)).body["control"] == ""
+    with pytest.raises(SpecError, match="has the control `planted_violator`, not `null_model`"):
+        bring(LEAKS, control="null_model")
+
+
+def test_ids_are_kept_where_they_are_ids_already():
+    assert foreign_id("0" * 32) == "0" * 32
+    assert foreign_id("AB" * 16) == "ab" * 16
+    assert len({foreign_id("0" * 31), foreign_id("1"), foreign_id("01"), "0" * 32}) == 4
+
+
+LM_EVAL = [
+    {"doc_id": n, "doc": {"question": f"{n} + {n}", "topic": "sums"}, "target": str(2 * n),
+     "arguments": {"gen_args_0": {"arg_0": f"Q: {n} + {n}", "arg_1": {"until": ["\n"]}}},
+     "resps": [[f" {n}"]], "filtered_resps": [f"{n}"], "filter": "none", "metrics": ["exact_match"],
+     "doc_hash": f"{n:064x}", "prompt_hash": "p", "target_hash": "t", "exact_match": float(n % 2)}
+    for n in range(3)
+]  # fmt: skip
+
+
+def test_logged_samples_of_lm_eval_are_rows(ws, bring):
+    asset = bring(LM_EVAL, form="lm-eval", kpi="quality")
+    rows = decode(ws.artifacts.read_bytes(asset.body["results"]))
+    assert {row.sample_id for row in rows} == {foreign_id(f"{n:064x}") for n in range(3)}
+    one = next(row for row in rows if row.sample_id == foreign_id(f"{1:064x}"))
+    assert (one.value, one.output, one.scorer) == (1.0, "1", "exact_match,none")
+    assert json.loads(one.detail) == {"input": "Q: 1 + 1", "target": "2"}
+
+
+def test_a_filter_and_a_metric_of_lm_eval_are_chosen_by_name(ws, bring, suite):
+    suite.write_text(SUITE.replace("task: theirs@1.2,", "task: theirs@1.2, metric: 'acc,strict', cluster: topic,", 1))
+    twice = [
+        {**row, "filter": name, "metrics": ["acc", "f1"], "acc": value, "f1": 0.5}
+        for row in LM_EVAL
+        for name, value in (("strict", 1.0), ("loose", 0.0))
+    ]
+    found = read_results(ws, bring(twice, form="lm-eval", kpi="quality").id).kpis["quality"]
+    assert list(found.values) == [1.0, 1.0, 1.0]
+    assert set(found.clusters) == {"sums"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "said"),
+    [
+        (QUALITY, {"kpi": "quality"}, "not a logged sample"),
+        (LM_EVAL, {}, "the suite imports 2 KPIs"),
+        ([{**row, "metrics": ["a", "b"]} for row in LM_EVAL], {"kpi": "quality"}, "which metric"),
+        ([{**row, "exact_match": [1, 2]} for row in LM_EVAL], {"kpi": "quality"}, "no number `exact_match`"),
+        (LM_EVAL, {"kpi": "leaks"}, "no field `case`"),
+        (LM_EVAL, {"kpi": "own"}, "unknown imported KPI `own`"),
+    ],
+)
+def test_a_logged_file_that_does_not_fit_is_refused(ws, bring, rows, more, said):
+    with pytest.raises(HallmarkError) as caught:
+        bring(rows, form="lm-eval", **more)
+    assert said in caught.value.message
+    assert ws.assets(EvalRun.KIND) == []
+
+
+def test_an_intake_keeps_what_it_was_given_in_order():
+    from evals.kpi import Kpi
+
+    kpi = Kpi.model_validate({"id": "k", "harness": "import", "task": "t", "samples": 2, "direction": "higher",
+                              "rule": {"type": "advisory"}})  # fmt: skip
+    intake = Intake({"k": kpi})
+    for number in (1, 2):
+        intake.take(Line("f", number, {"sample": number, "kpi": "k", "value": number}))
+    assert [row.value for row in intake.rows] == [1.0, 2.0]
+    assert [row.value for row in intake.finish("f")["k"]] == [1.0, 2.0]
