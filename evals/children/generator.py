@@ -56,7 +56,7 @@ class Generator:
             prompt = self._prompt(body)
         except Exception as error:  # noqa: BLE001 - a chat template is a program that may raise anything
             return _refusal(f"the chat template refuses these messages: {error}", "bad_messages")
-        ids = self._lm.encode(prompt) if self._plain else self._special(prompt)
+        ids = self._lm.tokens.encode(prompt) if self._plain else self._special(prompt)
         room = self._lm.max_length - len(ids)
         if room < 1:
             return _refusal("the prompt exceeds the maximum context length", "context_length_exceeded")
@@ -66,7 +66,7 @@ class Generator:
 
     @property
     def _plain(self) -> bool:
-        return self._lm.tokenizer.chat_template is None
+        return self._lm.tokens.tokenizer.chat_template is None
 
     def _prompt(self, body: dict[str, Any]) -> str:
         messages = [_templated(message) for message in body["messages"]]
@@ -77,15 +77,17 @@ class Generator:
             return "\n\n".join(message["content"] for message in messages)
         tools = body.get("tools") if body.get("tool_choice") != "none" else None
         return str(
-            self._lm.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+            self._lm.tokens.tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True
+            )
         )
 
     def _special(self, prompt: str) -> list[int]:
         """Return the ids of a templated prompt, whose special tokens the template wrote."""
-        return list(self._lm.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
+        return list(self._lm.tokens.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _generate(self, ids: list[int], body: dict[str, Any], room: int, repeat: int) -> list[int]:
-        given = [self._lm.prefix, *ids][-self._lm.max_length + 1 :] if self._plain else ids
+        given = [self._lm.tokens.prefix, *ids][-self._lm.max_length + 1 :] if self._plain else ids
         config = GenerationConfig.from_dict(self._defaults.to_dict())
         limit = body.get("max_tokens") or self._defaults.max_new_tokens or MOST_NEW_TOKENS
         config.max_new_tokens, config.max_length = max(1, min(int(limit), self._lm.max_length - len(given))), None
@@ -98,19 +100,19 @@ class Generator:
         if not config.do_sample:
             config.temperature = config.top_p = config.top_k = None
         if config.pad_token_id is None:
-            config.pad_token_id = self._lm.prefix
+            config.pad_token_id = self._lm.tokens.prefix
         torch.manual_seed(int(body["seed"]) if body.get("seed") is not None else _seed(body, repeat))
         inputs = torch.tensor([given])
         stops = [body["stop"]] if isinstance(body.get("stop"), str) else body.get("stop")
         with torch.inference_mode():
             out = self._lm.model.generate(
                 inputs, attention_mask=torch.ones_like(inputs), generation_config=config,
-                stop_strings=stops or None, tokenizer=self._lm.tokenizer if stops else None,
+                stop_strings=stops or None, tokenizer=self._lm.tokens.tokenizer if stops else None,
             )  # fmt: skip
         return [int(token) for token in out[0, len(given) :]]
 
     def _answer(self, body: dict[str, Any], sent: int, new: list[int]) -> dict[str, Any]:
-        tokenizer = self._lm.tokenizer
+        tokenizer = self._lm.tokens.tokenizer
         text = str(tokenizer.decode(new, skip_special_tokens=not body.get("tools")))
         ended = bool(new) and new[-1] in self._ends()
         if body.get("tools") and ended:
@@ -129,7 +131,11 @@ class Generator:
 
     def _ends(self) -> set[int]:
         ends = self._lm.model.generation_config.eos_token_id
-        return set(ends) if isinstance(ends, list) else {ends if ends is not None else self._lm.tokenizer.eos_token_id}
+        return (
+            set(ends)
+            if isinstance(ends, list)
+            else {ends if ends is not None else self._lm.tokens.tokenizer.eos_token_id}
+        )
 
 
 class WeightsClient(Client):

@@ -37,7 +37,7 @@ def rows_of(log: EvalLog, request: Mapping[str, Any], costs: Mapping[str, Cost])
 
 def _row(sample: EvalSample, request: Mapping[str, Any], cost: Cost) -> Row:
     kpi, planned = request["kpi"], request["samples"][str(sample.id)]
-    value, error, note = _value(sample, kpi["metric"])
+    value, error, note = value_of(sample, kpi["metric"])
     said = "\n".join((sample.output.metadata or {}).get("texts", [])) or sample.output.completion
     asked = sample.input if isinstance(sample.input, str) else "\n".join(message.text for message in sample.input)
     more = {"limit": sample.limit.type} if sample.limit else {}
@@ -50,7 +50,7 @@ def _row(sample: EvalSample, request: Mapping[str, Any], cost: Cost) -> Row:
     )  # fmt: skip
 
 
-def _value(sample: EvalSample, metric: str) -> tuple[float, str, str]:
+def value_of(sample: EvalSample, metric: str) -> tuple[float, str, str]:
     """Return the value the KPI reads, why there is none, and the scorer's own words."""
     if sample.error is not None:
         said = sample.error.message.strip().splitlines()

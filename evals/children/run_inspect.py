@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import GenerateConfig, Model, get_model
 
 import evals.children.provider  # noqa: F401 - registers the model API `hallmark`
+from evals.children.inspect_cases import calibration_task, values_of
 from evals.children.inspect_rows import rows_of
 from evals.children.inspect_tasks import check_metric, check_sandbox, load_task, only
 from evals.children.link import Link, serve_session
+from evals.children.measured import Measured
 from evals.harness.provider import Client
-from evals.judge import MOST_TOKENS, PATIENCE
+from evals.judge import MOST_TOKENS, PATIENCE, TEMPERATURE
 from evals.samples import encode
 from registry.errors import EngineFailure, SpecError
 
@@ -44,32 +47,44 @@ class Session:
 
     def __init__(self, opening: dict[str, Any], link: Link) -> None:
         self._opening, self._link = opening, link
-        self._weights: Any = None
+        self._measured = Measured(opening, link)
 
-    def measure(self, request: dict[str, Any]) -> None:
-        """Measure the KPI of a request: {kpi, samples, answers, judge, scorer, sealed, out}."""
+    def answer(self, request: dict[str, Any]) -> None:
+        """Do a request's work: `measure` or `calibrate`."""
+        {"measure": self._measure, "calibrate": self._calibrate}[request["work"]](request)
+
+    def _calibrate(self, request: dict[str, Any]) -> None:
+        """Give the labelled cases of {kpi, judge, cases, answers} to the task's own scorer and send what it says.
+
+        Raises EngineFailure where the judge fails: that says nothing about its judgement.
+        """
+        kpi, cases = request["kpi"], request["cases"]
+        task = calibration_task(load_task(Path(self._opening["suite"]), kpi["task"]), kpi["metric"], cases)
+        model, grader = get_model("hallmark/model", memoize=False, client=None), self._grader(request)
+        with self._counting(f"{kpi['id']}: labelled cases", len(cases)):
+            logs = self._run(task, model, grader, {**kpi, "epochs": 1, "sandbox": "none"})
+        log = complete(logs, len(cases), kpi["id"])
+        failed = next((sample.error for sample in log.samples or [] if sample.error is not None), None)
+        if failed is not None:
+            raise EngineFailure(
+                f"`{kpi['id']}`: a labelled case failed: {failed.message.strip().splitlines()[0][:200]}",
+                hint="is the judge's endpoint running? does the scorer need fields that the cases lack?",
+            )
+        self._link.send("calibrated", values=values_of(log, kpi["metric"], len(cases)))
+
+    def _measure(self, request: dict[str, Any]) -> None:
+        """Measure the KPI of {kpi, samples, answers, judge, scorer, sealed, out} and send its rows."""
         kpi = request["kpi"]
         task = load_task(Path(self._opening["suite"]), kpi["task"])
         check_metric(task, kpi["metric"])
         only(task, list(request["samples"]))
         check_sandbox(task, list(task.dataset), kpi["sandbox"])
-        total, done = len(request["samples"]) * kpi["epochs"], 0
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            self._link.progress(kpi["id"], min(done, total), total)
-
-        self._link.progress(kpi["id"], 0, total)
-        client = self._client(request["answers"])
-        client.spent = lambda tokens: self._link.send("spent", tokens=tokens, judge_calls=0)
+        total = len(request["samples"]) * kpi["epochs"]
+        client = self._measured.client(request["answers"])
         model = get_model("hallmark/model", memoize=False, client=client)
         grader = self._grader(request)
-        Finished.tick = tick
-        try:
+        with self._counting(kpi["id"], total):
             logs = self._run(task, model, grader, kpi)
-        finally:
-            Finished.tick = None
         if client.failure is not None:
             raise client.failure
         if grader.api.refused:
@@ -81,29 +96,35 @@ class Session:
         Path(request["out"]).write_bytes(encode(rows))
         self._link.send("rows", kpi=kpi["id"], file=request["out"])
 
+    @contextmanager
+    def _counting(self, stage: str, total: int) -> Iterator[None]:
+        """Report each finished sample while it lasts."""
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            self._link.progress(stage, min(done, total), total)
+
+        self._link.progress(stage, 0, total)
+        Finished.tick = tick
+        try:
+            yield
+        finally:
+            Finished.tick = None
+
     def _run(self, task: Task, model: Model, grader: Model, kpi: dict[str, Any]) -> list[EvalLog]:
         """Run the task on our model, whatever model it names itself; a sample's error is kept in its log."""
         task.model = None
         task.model_roles = {**(task.model_roles or {}), "grader": grader}
         sandbox = kpi["sandbox"] if kpi["sandbox"] != "none" and task.sandbox is None else None
-        return run(
+        logs: list[EvalLog] = run(
             task, model=model, model_roles={"grader": grader}, epochs=kpi["epochs"], sandbox=sandbox,
             fail_on_error=False, retry_on_error=0, display="none", score_display=False, log_realtime=False,
             log_level="error", log_dir=str(Path(self._opening["scratch"]) / "inspect"), log_images=False,
             max_connections=CONNECTIONS, max_samples=CONNECTIONS, ctl_server=False, acp_server=False,
         )  # fmt: skip
-
-    def _client(self, answers: str) -> Client:
-        target, identity = self._opening["target"], self._opening["identity"]
-        if "folder" not in target:
-            return Client.resuming(target, answers, identity)
-        from evals.children.generator import Generator, WeightsClient
-
-        if self._weights is None:
-            self._link.progress("loading model", 0, 1)
-            self._weights = Generator(Path(target["folder"]), target["random_seed"], target["system_prompt"])
-            self._link.progress("loading model", 1, 1)
-        return WeightsClient.of(self._weights, answers, identity)
+        return logs
 
     def _grader(self, request: dict[str, Any]) -> Model:
         """Return the judge of a KPI, or a model that refuses where it has none: a candidate never grades itself."""
@@ -111,11 +132,11 @@ class Session:
         if judge is None:
             return get_model("hallmark/grader", memoize=False, client=None)
         client = Client.resuming(
-            judge["target"], request["answers"] + ".judge", judge["identity"], timeout=judge["timeout_s"],
+            judge["target"], request["answers"] + ".judge", {"judge": judge["digest"]}, timeout=judge["timeout_s"],
             patience=PATIENCE,
         )  # fmt: skip
         client.spent = lambda tokens: self._link.send("spent", tokens=tokens, judge_calls=1)
-        config = GenerateConfig(temperature=0.0, max_tokens=MOST_TOKENS)
+        config = GenerateConfig(temperature=TEMPERATURE, max_tokens=MOST_TOKENS)
         return get_model("hallmark/grader", memoize=False, client=client, config=config)
 
 
@@ -139,4 +160,4 @@ def complete(logs: list[EvalLog], total: int, kpi: str) -> EvalLog:
 
 
 if __name__ == "__main__":
-    serve_session(lambda opening, link: Session(opening, link).measure)
+    serve_session(lambda opening, link: Session(opening, link).answer)

@@ -16,6 +16,16 @@ from typing import Any
 import evals
 from evals.harness.child import run_child
 from evals.harness.conversation import Conversation
+from evals.harness.judging import (
+    Calibration,
+    Calibrations,
+    SeatedJudge,
+    Standing,
+    calibrate,
+    judge_files,
+    scorer_digest,
+    seat,
+)
 from evals.harness.protocol import Bench, Planned, Task
 from evals.kpi import Kpi
 from evals.results import Judgement
@@ -28,8 +38,10 @@ from registry.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-_CODE = ("children/provider.py", "children/run_inspect.py", "children/inspect_rows.py", "children/inspect_tasks.py",
-         "harness/provider.py")  # fmt: skip
+_CODE = (
+    "children/provider.py", "children/generator.py", "children/run_inspect.py", "children/inspect_rows.py",
+    "children/inspect_tasks.py", "harness/provider.py",
+)  # fmt: skip
 """The files of ours that turn a model's answers into numbers; a change of them is another instrument."""
 _READ = {".py", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".csv", ".parquet", ".sh", ".toml", ".jinja"}
 _PLANNING = {"id", "task", "samples", "cluster", "slices", "metric", "sandbox"}
@@ -63,7 +75,7 @@ class Inspect:
         samples = _read_plan(kept)
         if samples is None:
             samples = _plan(ws, asked, files, kept)
-        return Planned(tuple(samples), files)
+        return Planned(tuple(samples), {**files, **judge_files(ws, kpi, suite)})
 
     def scorer(self, kpi: Kpi) -> dict[str, Any]:
         """Return inspect-ai's version and the digests of our code around it."""
@@ -87,42 +99,82 @@ class InspectSession:
         self._child = Conversation(
             "evals.children.run_inspect", opening, scratch=self._scratch, progress=bench.progress
         )
-        self._judgements: dict[str, Judgement] = {}
+        self._standings: dict[str, Standing] = {}
 
     def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[str, list[Row]]]:
-        """Yield (KPI id, rows) as each task is finished; see `evals.harness.protocol.Session`."""
-        for number, task in enumerate(tasks):
-            yield task.instrument.kpi.id, self._measure(task, number)
+        """Yield (KPI id, rows) as each task is finished; see `evals.harness.protocol.Session`.
 
-    def _measure(self, task: Task, number: int) -> list[Row]:
+        A judge that times out or says nonsense makes a row with an error. The first time that a KPI with a judge is
+        measured, its scorer also scores the judge's labelled cases, unless it did so before.
+        """
+        for number, task in enumerate(tasks):
+            kpi = task.instrument.kpi
+            judge = seat(kpi, self._bench.suite, self._bench.judges)
+            if judge is not None and kpi.id not in self._standings:
+                self._standings[kpi.id] = Standing(judge, self._calibration(task, judge))
+            rows = self._measure(task, judge, number)
+            if judge is not None:
+                self._standings[kpi.id].add(rows)
+            yield kpi.id, rows
+
+    def _measure(self, task: Task, judge: SeatedJudge | None, number: int) -> list[Row]:
         instrument, kpi = task.instrument, task.instrument.kpi
         planned = {sample.id: sample for sample in instrument.samples}
         request = {
-            "kpi": kpi.model_dump(mode="json", include=_MEASURING),
+            "work": "measure", "kpi": kpi.model_dump(mode="json", include=_MEASURING),
             "samples": {name: _marks(planned[name]) for name in task.ids},
-            "answers": str(self._bench.answers / f"{instrument.digest.removeprefix('sha256:')}.jsonl"),
-            "scorer": digest_of(self._harness.scorer(kpi)), "sealed": instrument.sealed, "judge": None,
+            "answers": self._answers(instrument.digest), "judge": judge.plain() if judge else None,
+            "scorer": scorer_digest(self._harness.scorer(kpi), judge), "sealed": instrument.sealed,
             "out": str(self._scratch / f"rows-{number}.parquet"),
         }  # fmt: skip
         rows: list[Row] = []
-        for message in self._child.ask(request):
-            if message["type"] == "spent":
-                self._spend(message["tokens"], message["judge_calls"])
-            else:
-                rows = decode(Path(message["file"]).read_bytes())
+        for message in self._ask(request):
+            rows = decode(Path(message["file"]).read_bytes())
         check_complete(rows, kpi.id, task.ids, kpi.epochs)
         return rows
 
-    def _spend(self, tokens: int, judge_calls: int) -> None:
-        try:
-            self._bench.spend(tokens, judge_calls)
-        except BaseException:
-            self._child.close()  # it would go on asking
-            raise
+    def _calibration(self, task: Task, judge: SeatedJudge) -> Calibration | None:
+        if not judge.cases:
+            return None
+        instrument, kpi = task.instrument, task.instrument.kpi
+        if judge.cases[0]["kind"] == "pair":
+            raise SpecError(
+                f"`{kpi.id}` grades single answers, `{judge.spec.name}` is calibrated on pairs", field="calibration",
+                hint="label single answers: `input`, `answer`, `target`, `label`",
+            )  # fmt: skip
+        known = Calibrations(self._bench.answers.parent / "judges")
+        files = {name: sha256(data) for name, data in instrument.files.items() if not name.startswith("calibration/")}
+        more = {"task": kpi.task, "metric": kpi.metric, "files": files, "scorer": self._harness.scorer(kpi)}
+        key = known.key(judge, more)
+        found = known.get(key)
+        if found is None:
+            request = {
+                "work": "calibrate", "kpi": kpi.model_dump(mode="json", include=_MEASURING), "judge": judge.plain(),
+                "cases": list(judge.cases), "answers": self._answers(key),
+            }  # fmt: skip
+            for message in self._ask(request):
+                found = calibrate(judge, message["values"], (), "rubric")
+                known.put(key, found)
+        return found
+
+    def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for message in self._child.ask(request):
+            if message["type"] != "spent":
+                yield message
+                continue
+            try:
+                self._bench.spend(message["tokens"], message["judge_calls"])
+            except BaseException:
+                self._child.close()  # it would go on asking
+                raise
+
+    def _answers(self, digest: str) -> str:
+        self._bench.answers.mkdir(parents=True, exist_ok=True)
+        return str(self._bench.answers / f"{digest.removeprefix('sha256:')}.jsonl")
 
     def judgement(self, kpi: str) -> Judgement | None:
         """Return how the judge of a KPI stands, once its rows were yielded; None where no judge scores it."""
-        return self._judgements.get(kpi)
+        return self._standings[kpi].judgement() if kpi in self._standings else None
 
     def close(self) -> None:
         """End the child."""
@@ -133,8 +185,7 @@ def plain_target(target: WeightsTarget | EndpointTarget) -> dict[str, Any]:
     """Return a target as a child takes it; an endpoint's holds its key."""
     if isinstance(target, EndpointTarget):
         return target.plain()
-    prompt = getattr(target, "system_prompt", "")
-    return {"folder": str(target.folder), "random_seed": target.random_seed, "system_prompt": prompt}
+    return {"folder": str(target.folder), "random_seed": target.random_seed, "system_prompt": target.system_prompt}
 
 
 def task_files(kpi: Kpi, suite: Path) -> dict[str, bytes]:
