@@ -1,98 +1,153 @@
-"""Two sets of results side by side, sample by sample: means, difference, interval, worst regressions.
+"""Two sets of results side by side, sample by sample: means, difference, interval, slices, cost, what moved most.
 
 It describes and never gates: no control is asked for and nothing is corrected for several looks or KPIs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from evals.decision import KpiVerdict, WorstItem, measured
-from evals.evidence import gather
-from evals.results import Results
+import numpy as np
+
+from evals import slicing
+from evals.comparison import Comparison, Item, KpiComparison, Side
+from evals.decision import KpiVerdict
+from evals.evidence import Evidence, Plan, gather, part
+from evals.results import Results, coded
 from evals.rules import assess, more_samples
+from evals.samples import preview
 from evals.suite import Advisory, Kpi, SuiteSpec
-from registry.records import plain
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ITEMS = 10
+"""How many of the samples that moved most are kept, each way."""
+_ADVISORY = Advisory(type="advisory")
 
 
-@dataclass(frozen=True, slots=True)
-class KpiComparison:
-    """One row of the table: `figures` as the gate would show them (gain: larger is better), or why there are none.
+def compare(spec: SuiteSpec, first: Results, second: Results, rows: tuple[Any, Any] | None = None) -> Comparison:
+    """Return the paired table of two sets of results; evidence that the gate would call INVALID is named, not used.
 
-    `more_samples` is how many more samples like these would probably settle the KPI's own question, None where it is
-    settled or cannot be foreseen. `regressions` and `improvements` count samples.
+    Args:
+        spec: the suite.
+        first: results of the candidate of interest.
+        second: results of what it is compared with.
+        rows: the Arrow tables with the two sides' rows (`evals.samples.read_runs`), for answers, latency and tokens.
     """
-
-    kpi: str
-    figures: KpiVerdict | None
-    regressions: int = 0
-    improvements: int = 0
-    more_samples: int | None = None
-    problems: tuple[str, ...] = ()
-
-    @property
-    def worst(self) -> tuple[WorstItem, ...]:
-        """The ten worst regressions."""
-        return self.figures.worst if self.figures else ()
+    found = tuple(_row(spec, kpi, first, second, rows) for kpi in spec.kpis)
+    return Comparison(spec.suite, first.candidate, second.candidate, spec.gate.level, found)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The paired table of two sets of results under one suite; `first` is compared with `second`."""
-
-    suite: str
-    first: str
-    second: str
-    level: float
-    rows: tuple[KpiComparison, ...]
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the table as plain JSON data."""
-        value: dict[str, Any] = plain(self)
-        return value
-
-    def render_lines(self) -> list[str]:
-        """Return the table as plain text lines."""
-        lines = [f"{self.first} compared with {self.second}, suite {self.suite}, one-sided level {self.level:g}"]
-        for row in self.rows:
-            lines += ["", f"  {row.kpi}"]
-            lines += [f"    {problem}" for problem in row.problems]
-            if row.figures is None:
-                continue
-            lines.append(f"    {measured(row.figures)}")
-            lines.append(f"    {row.regressions} samples worse, {row.improvements} better")
-            lines += [
-                f"      {item.sample_id}  {item.candidate:.4g} instead of {item.baseline:.4g}  ({item.difference:+.4g})"
-                for item in row.worst
-            ]
-            if row.more_samples is not None:
-                lines.append(f"    you need about {row.more_samples} more samples to settle it")
-        return lines
-
-
-def compare(spec: SuiteSpec, first: Results, second: Results) -> Comparison:
-    """Return the paired table of two sets of results; evidence that the gate would call INVALID is named, not used."""
-    rows = tuple(_row(spec, kpi, first, second) for kpi in spec.kpis)
-    return Comparison(spec.suite, first.candidate, second.candidate, spec.gate.level, rows)
-
-
-def _row(spec: SuiteSpec, kpi: Kpi, first: Results, second: Results) -> KpiComparison:
+def _row(spec: SuiteSpec, kpi: Kpi, first: Results, second: Results, rows: tuple[Any, Any] | None) -> KpiComparison:
+    tables = [None if table is None else _chosen(table, kpi.id) for table in (rows or (None, None))]
+    one, two = _side(first, tables[0], kpi.id), _side(second, tables[1], kpi.id)
     population = kpi.samples if spec.gate.mode == "whole_suite" else None
     evidence, problems = gather(kpi, first, second, population)
     if evidence is None or evidence.baseline is None:
-        return KpiComparison(kpi.id, None, problems=tuple(problems))
+        return KpiComparison(kpi.id, None, one, two, problems=tuple(problems))
     level = spec.gate.level
-    described = kpi if kpi.needs_baseline else kpi.model_copy(update={"rule": Advisory(type="advisory")})
+    described = kpi if kpi.needs_baseline else kpi.model_copy(update={"rule": _ADVISORY})
     found = assess(described, evidence, level, "baseline")  # a floor or limit asks nothing of a difference
     change = kpi.sign * (evidence.candidate.values - evidence.baseline.values)
     needed = None
     if kpi.needs_baseline and min(found.p_pass, found.p_fail) > level:
         needed = more_samples(kpi, evidence, found.figures.bound, level, spec.gate.power)
     return KpiComparison(
-        kpi=kpi.id,
-        figures=found.figures,
+        kpi.id,
+        found.figures,
+        one,
+        two,
         regressions=int((change < 0).sum()),
         improvements=int((change > 0).sum()),
         more_samples=needed,
+        slices=_slices(described, evidence, first, level),
+        worst=_items(evidence, change, tables),
+        best=_items(evidence, change, tables, -1),
     )
+
+
+def _slices(kpi: Kpi, evidence: Evidence, results: Results, level: float) -> tuple[KpiVerdict, ...]:
+    """Return the figures of every slice that has at least one sample, in the order of fields and values."""
+    rows = results.kpis[kpi.id]
+    described = kpi.model_copy(update={"rule": _ADVISORY, "range": kpi.range or kpi.bounds})
+    found = []
+    for field in kpi.slices:
+        if slicing.missing(rows, field):
+            continue
+        for each in slicing.known(rows, field):
+            inside = slicing.members(rows, each)
+            if inside.any():
+                figures = assess(described, part(described, evidence, inside, Plan()), level, "baseline").figures
+                found.append(replace(figures, slice=each.name))
+    return tuple(found)
+
+
+def _chosen(table: Any, kpi: str) -> Any:
+    """Return the rows of one KPI, each sample and epoch once: several runs may hold the same."""
+    import pyarrow.compute as pc
+
+    rows = table.filter(pc.equal(table["kpi"], kpi))
+    _, samples = coded(rows["sample_id"])
+    epochs = rows["epoch"].to_numpy().astype(np.int64)
+    _, first = np.unique(samples.astype(np.int64) << 32 | epochs, return_index=True)
+    return rows.take(np.sort(first))
+
+
+def _side(results: Results, table: Any, kpi: str) -> Side:
+    rows = results.kpis.get(kpi)
+    samples = len(set(rows.sample_ids.tolist())) if rows else 0
+    errors = len(set(rows.sample_ids[rows.errors != ""].tolist())) if rows else 0
+    if table is None:
+        return Side(samples, errors)
+    latency, asked, said = (_median(table[name]) for name in ("latency_ms", "prompt_tokens", "completion_tokens"))
+    return Side(samples, errors, latency, asked, said)
+
+
+def _median(column: Any) -> float | None:
+    values = column.to_numpy()
+    known = values[values > 0]
+    return float(np.median(known)) if len(known) else None
+
+
+def _items(evidence: Evidence, change: Array, tables: list[Any], turn: int = 1) -> tuple[Item, ...]:
+    """Return the samples that lost most, or with `turn` -1 gained most, each with question and answers."""
+    if evidence.baseline is None:
+        return ()
+    order = np.lexsort((evidence.candidate.ids, turn * change))
+    chosen = [index for index in order[:ITEMS].tolist() if turn * change[index] < 0]
+    ids = [str(evidence.candidate.ids[index]) for index in chosen]
+    texts = [{} if table is None else _texts(table, ids) for table in tables]
+    found = []
+    for index, name in zip(chosen, ids, strict=True):
+        one, two = (each.get(name, {}) for each in texts)
+        shown = {**two, **one}
+        found.append(
+            Item(
+                name,
+                first=float(evidence.candidate.values[index]),
+                second=float(evidence.baseline.values[index]),
+                difference=float(change[index]),
+                asked=shown.get("asked", ""),
+                wanted=shown.get("wanted", ""),
+                first_answer=one.get("said", ""),
+                second_answer=two.get("said", ""),
+            )
+        )
+    return tuple(found)
+
+
+def _texts(table: Any, ids: list[str]) -> dict[str, Mapping[str, str]]:
+    """Return what was asked, wanted and said, by sample id, of the first epoch."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = table.filter(pc.is_in(table["sample_id"], pa.array(ids, pa.string()))).sort_by("epoch")
+    found: dict[str, Mapping[str, str]] = {}
+    for row in rows.select(["sample_id", "detail", "output"]).to_pylist():
+        shown = json.loads(row["detail"] or "{}")
+        texts = {"asked": shown.get("input"), "wanted": shown.get("target"), "said": row["output"] or shown.get("said")}
+        found.setdefault(row["sample_id"], {name: preview(str(text)) for name, text in texts.items() if text})
+    return found

@@ -276,10 +276,10 @@ def _slices(line: Line, kpi: Kpi) -> str:
 
 
 def _complete(kpi: Kpi, rows: Iterable[Row], file: str) -> None:
-    epochs: dict[str, int] = defaultdict(int)
+    epochs: dict[str, list[int]] = defaultdict(list)
     scorers = set()
     for row in rows:
-        epochs[row.sample_id] += 1
+        epochs[row.sample_id].append(row.epoch)
         scorers.add(row.scorer)
     if len(epochs) != kpi.samples:
         more = len(epochs) > kpi.samples
@@ -287,11 +287,13 @@ def _complete(kpi: Kpi, rows: Iterable[Row], file: str) -> None:
             f"`{kpi.id}` has {len(epochs)} samples, {kpi.samples} are planned", file=file, field="samples",
             hint="import exactly the planned samples" if more else "import them all at once: a part is never stored",
         )  # fmt: skip
-    odd = next((name for name, count in epochs.items() if count != kpi.epochs), None)
+    start = min(min(found) for found in epochs.values())
+    planned = list(range(start, start + kpi.epochs))
+    odd = next((name for name, found in epochs.items() if sorted(found) != planned), None)
     if odd is not None:
         raise SpecError(
-            f"`{kpi.id}` has {epochs[odd]} row(s) of sample `{odd}`, {kpi.epochs} epoch(s) are planned", file=file,
-            field="epochs", hint="every sample needs every epoch",
+            f"`{kpi.id}` has {len(epochs[odd])} row(s) of sample `{odd}`, {kpi.epochs} epoch(s) are planned",
+            file=file, field="epochs", hint="every sample needs every epoch, numbered without gaps",
         )  # fmt: skip
     if len(scorers) > 1:
         raise SpecError(

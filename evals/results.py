@@ -46,8 +46,8 @@ class KpiResults:
     samples the whole plan holds and `due` how many of them this look should hold (0: all of them). `clusters_planned`
     and `largest` are how many clusters the whole plan has and the weight of the largest in samples (0: those present).
     `source` says whether we measured it; `target` what was measured; `slices` holds one column of values per slice
-    field, `slice_sizes` how many samples of the whole plan have each value of a field (empty: not known); `contaminated`
-    counts samples that the candidate was trained on; `judge` is how the judge stands.
+    field, `slice_sizes` how many samples of the whole plan have each value of a field (empty: not known);
+    `contaminated` counts samples that the candidate was trained on; `judge` is how the judge stands.
     """
 
     sample_ids: Array
@@ -127,7 +127,7 @@ class Results:
             instruments: instrument digest by KPI id.
             planned: planned number of samples by KPI id. A KPI with a plan and no rows is kept, empty.
         """
-        names, codes = _coded(table["kpi"])
+        names, codes = coded(table["kpi"])
         order = np.argsort(codes, kind="stable")  # small integers: a radix sort
         edges: Array = np.searchsorted(codes[order], np.arange(len(names) + 1))  # type: ignore[assignment]
         where = {name: order[edges[code] : edges[code + 1]] for code, name in enumerate(names)}
@@ -164,14 +164,14 @@ def _numpy(column: Any) -> Array:
     import pyarrow as pa
 
     if pa.types.is_string(column.type):
-        names, codes = _coded(column.fill_null(""))
+        names, codes = coded(column.fill_null(""))
         values: Array = np.array(names, dtype=object)[codes]
         return values
     numbers: Array = column.to_numpy()
     return numbers
 
 
-def _coded(column: Any) -> tuple[list[str], Array]:
+def coded(column: Any) -> tuple[list[str], Array]:
     """Return the distinct texts of a column, and for every row which of them it holds."""
     import pyarrow as pa
 
@@ -185,7 +185,7 @@ def _coded(column: Any) -> tuple[list[str], Array]:
 
 def _slices(column: Any) -> dict[str, Array]:
     """Return, by slice field, the value of every row; empty text where a row has none."""
-    names, codes = _coded(column)
+    names, codes = coded(column)
     known = [json.loads(name) if name else {} for name in names]
     fields = dict.fromkeys(key for each in known for key in each)
     return {key: np.array([str(each.get(key, "")) for each in known], dtype=object)[codes] for key in fields}
