@@ -1,4 +1,4 @@
-"""What was already measured: rows of finished KPIs and answers of the endpoint, so that a crash asks nothing twice.
+"""What was already measured: rows by sample and answers of the endpoint, so that nothing is measured or asked twice.
 
 Keys hold the model's identity (harness caches that leave it out hand one model's answers to another), what it was
 generated with, and the instrument or request.
@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evals.samples import Row, decode, encode
+from registry.artifacts import replace_file, sync_folder
 from registry.errors import EngineFailure
 from registry.records import digest_of
 
 
 class RowCache:
-    """Rows of finished KPIs under one folder, one Parquet file per key, written whole or not at all."""
+    """Measured rows by sample under one folder: a folder a key, in it one Parquet file for each time rows were added.
+
+    A file is written whole or not at all; what was added first counts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -29,26 +34,48 @@ class RowCache:
         """Return the key of a model's identity (weights, generation settings, ...) and an instrument digest."""
         return digest_of({"model": model, "instrument": instrument}).removeprefix("sha256:")
 
-    def get(self, key: str) -> list[Row] | None:
-        """Return the stored rows of a key, or None; a damaged file counts as not there and is removed."""
-        path = self.folder / f"{key}.parquet"
-        try:
-            return decode(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except EngineFailure:
-            path.unlink(missing_ok=True)
-            return None
+    def get(self, key: str) -> dict[str, list[Row]]:
+        """Return the stored rows of a key by sample; a damaged file counts as not there and is removed."""
+        found: dict[str, list[Row]] = {}
+        for part in sorted((self.folder / key).glob("[0-9]*.parquet")):
+            try:
+                rows = decode(part.read_bytes())
+            except EngineFailure:
+                part.unlink(missing_ok=True)
+                continue
+            here: dict[str, list[Row]] = {}
+            for row in rows:
+                here.setdefault(row.sample_id, []).append(row)
+            found = {**here, **found}
+        return found
 
     def put(self, key: str, rows: Sequence[Row]) -> None:
-        """Store the rows of a key; durable when it returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{key}.{secrets.token_hex(4)}"
+        """Add whole samples, all epochs of each, to a key; durable when it returns."""
+        if not rows:
+            return
+        folder = self.folder / key
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
+        temporary = folder / f".{name}"
         with temporary.open("xb") as sink:
             sink.write(encode(rows))
             sink.flush()
             os.fsync(sink.fileno())
-        temporary.replace(self.folder / f"{key}.parquet")
+        temporary.replace(folder / name)
+        sync_folder(folder)
+
+    def note(self, key: str, value: dict[str, Any]) -> None:
+        """Keep what is known of a key's rows as a whole, in place of what was kept before."""
+        (self.folder / key).mkdir(parents=True, exist_ok=True)
+        replace_file(self.folder / key / "note.json", json.dumps(value).encode())
+
+    def noted(self, key: str) -> dict[str, Any] | None:
+        """Return what `note` kept, or None."""
+        try:
+            found = json.loads((self.folder / key / "note.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 class AnswerCache:

@@ -1,17 +1,26 @@
-"""Evaluate a candidate on a suite: register the suite, measure every KPI, record the EvalRun."""
+"""Evaluate a candidate on a suite: register the suite, measure the samples that are due, record them as EvalRuns."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from evals.budget import Meter
+from evals.cache import RowCache
+from evals.harness.protocol import Task
 from evals.instrument import Instrument, build_instruments
-from evals.measure import Model, measure
+from evals.measure import Model, Sessions, stored
+from evals.reading import IMPORT, Shelf, runs_of
+from evals.samples import Row, encode
 from evals.suite import SuiteSpec
 from registry import specs
 from registry.protocols import GuardedEndpoint, Progress, silent
-from registry.records import Asset, Candidate, EvalRun, Suite
+from registry.records import Asset, Candidate, EvalRun, Suite, plain
 from registry.workspace import Workspace
+
+PARQUET = "application/vnd.apache.parquet"
 
 
 def register_suite(ws: Workspace, suite_path: Path, actor: str) -> Asset:
@@ -44,38 +53,167 @@ def open_suite(ws: Workspace, suite_path: Path, actor: str) -> tuple[Asset, list
 
 
 def evaluate(
-    ws: Workspace, candidate_id: str, suite_path: Path, *, actor: str, endpoint: GuardedEndpoint | None = None,
-    progress: Progress = silent,
-) -> Asset:  # fmt: skip
-    """Return the EvalRun of a candidate on a suite; what was measured before is not measured again.
+    ws: Workspace, candidate_id: str, suite_path: Path, *, actor: str,
+    endpoints: Mapping[str, GuardedEndpoint] | None = None, progress: Progress = silent,
+) -> list[Asset]:  # fmt: skip
+    """Return EvalRuns that together hold all rows of a candidate on a suite; what is known is not measured again.
 
-    A run of the same candidate, suite and instruments is returned as it stands. After a crash, KPIs that were finished
-    and answers of the endpoint that had arrived are kept.
+    Rows that another harness measures are not run here: they are imported.
 
     Args:
         ws: the workspace.
         candidate_id: a reference to a candidate.
         suite_path: the suite's YAML file.
         actor: the principal who evaluates.
-        endpoint: the guarded endpoint that serves this candidate; needed by KPIs with `endpoint: guarded`.
+        endpoints: what answers: `guarded`, `vllm`, `url` and `judge:<name>`, as the KPIs need them.
+        progress: told per KPI.
+
+    Raises: as `Evaluation.measure` does.
+    """
+    with Evaluation(
+        ws, candidate_id, suite_path, actor=actor, endpoints=endpoints or {}, progress=progress
+    ) as evaluation:
+        return evaluation.measure()
+
+
+def find_run(ws: Workspace, candidate_id: str, suite: Asset) -> Asset | None:
+    """Return the newest EvalRun of a candidate on a registered suite that was measured here, or None."""
+    runs = runs_of(ws, suite, (), candidate_id)
+    return next((run for run in reversed(runs) if not run.body["imported"]), None)
+
+
+class Evaluation:
+    """One candidate on one suite, measured part by part; models and harnesses stay loaded between the parts.
+
+    Use it as a context manager. `suite`, `instruments` and `candidate` say what is measured on what.
+
+    Args:
+        ws: the workspace.
+        candidate_id: a reference to a candidate.
+        suite_path: the suite's YAML file.
+        actor: the principal who evaluates.
+        endpoints: what answers: `guarded`, `vllm`, `url` and `judge:<name>`, as the KPIs need them.
+        control: the control that is measured in the candidate's place, else empty.
         progress: told per KPI.
 
     Raises:
         SpecError, NotFound: the suite, its data or the candidate.
-        EngineFailure: no endpoint for a guarded KPI, or a harness that failed; nothing is recorded.
-        Tampered: the candidate's weights differ from their manifest.
     """
-    suite, instruments = open_suite(ws, suite_path, actor)
-    candidate = ws.get(candidate_id, Candidate)
-    known = find_run(ws, candidate.id, suite)
-    if known is not None:
-        return known
-    model = Model(candidate, {"candidate": candidate.id}, endpoint)
-    return measure(ws, suite, instruments, model, actor=actor, progress=progress)
 
+    def __init__(
+        self, ws: Workspace, candidate_id: str, suite_path: Path, *, actor: str,
+        endpoints: Mapping[str, GuardedEndpoint] | None = None, control: str = "", progress: Progress = silent,
+    ) -> None:  # fmt: skip
+        self._ws, self._actor, self._progress = ws, actor, progress
+        self.suite, self.instruments = open_suite(ws, suite_path, actor)
+        self.candidate = ws.get(candidate_id, Candidate)
+        self.meter = Meter(specs.load(suite_path, SuiteSpec).budgets)
+        self._model = Model(self.candidate, endpoints or {}, control)
+        self._cache = RowCache(ws.work("evals", "rows"))
+        self._shelf = Shelf(ws)
+        self._sessions = Sessions(ws, self.suite, self.instruments, self._model, meter=self.meter, progress=progress)
 
-def find_run(ws: Workspace, candidate_id: str, suite: Asset) -> Asset | None:
-    """Return the newest measured EvalRun of a candidate on a registered suite, or None."""
-    wanted = {"candidate": candidate_id, "suite": suite.id, "control": "", "imported": False}
-    runs = ws.assets(EvalRun.KIND)
-    return next((run for run in reversed(runs) if wanted.items() <= run.body.items()), None)
+    def __enter__(self) -> Evaluation:
+        """Return it; nothing is started before the first sample that is not yet measured."""
+        self._sessions.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """End all sessions."""
+        self._sessions.__exit__(*raised)
+
+    def measure(self, due: Mapping[str, int] | None = None) -> list[Asset]:
+        """Return the EvalRuns that hold the due samples, after measuring those that nobody has measured.
+
+        What is finished when this ends with an error is kept and not measured again; it becomes part of a run when the
+        rest is there. KPIs with imported results are not measured: their runs are returned as far as they are there.
+
+        Args:
+            due: how many samples of each KPI, a prefix of the seeded order. None: all samples of all KPIs.
+
+        Raises:
+            SpecError: a KPI that no harness can run as it is written.
+            EngineFailure: an endpoint that is not running, or a harness that failed.
+            BudgetSpent: the suite's budget is used up.
+            Tampered: the candidate's weights differ from their manifest.
+        """
+        wanted = {
+            each.kpi.id: (each, each.kpi.samples if due is None else due[each.kpi.id])
+            for each in self.instruments
+            if due is None or each.kpi.id in due
+        }
+        runs = self._runs()
+        missing = []
+        for each, count in wanted.values():
+            if each.kpi.harness != IMPORT:
+                have = self._shelf.samples(self._usable(runs, each), each)
+                ids = tuple(sample.id for sample in each.samples[:count] if sample.id not in have)
+                missing += [Task(each, ids)] if ids else []
+        if missing:
+            runs.append(self._record(missing, self._rows(missing)))
+        found = {
+            run.id: run
+            for each, count in wanted.values()
+            for run in self._shelf.due(self._usable(runs, each), each, count).runs
+        }
+        return list(found.values())
+
+    def _runs(self) -> list[Asset]:
+        return runs_of(self._ws, self.suite, self.instruments, self.candidate.id, self._model.control)
+
+    def _usable(self, runs: Sequence[Asset], instrument: Instrument) -> list[Asset]:
+        return [run for run in runs if instrument.digest in run.body["instruments"].values()]
+
+    def _rows(self, tasks: Sequence[Task]) -> dict[str, list[Row]]:
+        """Return the rows of tasks by KPI, those of the cache as they are and the others measured."""
+        rows: dict[str, list[Row]] = {}
+        unknown = []
+        for task in tasks:
+            known = self._cache.get(self._key(task.instrument))
+            rows[task.instrument.kpi.id] = [row for name in task.ids for row in known.get(name, ())]
+            ids = tuple(name for name in task.ids if name not in known)
+            unknown += [Task(task.instrument, ids)] if ids else []
+        if unknown:
+            for instrument, found in self._sessions.measure(unknown):
+                kept = stored(instrument, found)
+                self._cache.put(self._key(instrument), kept)
+                rows[instrument.kpi.id] += kept
+        return {task.instrument.kpi.id: stored(task.instrument, rows[task.instrument.kpi.id]) for task in tasks}
+
+    def _key(self, instrument: Instrument) -> str:
+        identity = self._model.identity(self._ws, self._model.target(instrument.kpi))
+        return RowCache.key(identity, instrument.digest)
+
+    def _record(self, tasks: Sequence[Task], rows: Mapping[str, Sequence[Row]]) -> Asset:
+        """Return the registered EvalRun of complete tasks."""
+        kpis = [task.instrument.kpi for task in tasks]
+        failed = {name: len({row.sample_id for row in found if row.error}) for name, found in rows.items()}
+        guarded = any(kpi.endpoint == "guarded" for kpi in kpis) and not self._model.control
+        record = EvalRun(
+            candidate=self.candidate.id,
+            suite=self.suite.id,
+            instruments={task.instrument.kpi.id: task.instrument.digest for task in tasks},
+            results=self._ws.artifacts.add_bytes(encode(row for kpi in kpis for row in rows[kpi.id]), PARQUET),
+            planned={kpi.id: kpi.samples for kpi in kpis},
+            completed={task.instrument.kpi.id: len(task.ids) - failed[task.instrument.kpi.id] for task in tasks},
+            errors=failed,
+            target={kpi.id: kpi.endpoint for kpi in kpis},
+            harness={kpi.id: kpi.harness for kpi in kpis},
+            permit=self._model.endpoint("guarded").permit if guarded else "",
+            control=self._model.control,
+            judges=self._judges(tasks) or None,
+        )
+        parents = [("candidate", self.candidate.id), ("suite", self.suite.id)]
+        return self._ws.register(record, actor=self._actor, name=self.suite.name, parents=parents)
+
+    def _judges(self, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
+        """Return how the judge of each KPI stands, as plain data; what was said of it last."""
+        found = {}
+        for instrument in (task.instrument for task in tasks if task.instrument.kpi.judge):
+            key, name = self._key(instrument), instrument.kpi.id
+            if name in self._sessions.judgements:
+                self._cache.note(key, plain(self._sessions.judgements[name]))
+            known = self._cache.noted(key)
+            if known is not None:
+                found[name] = known
+        return found

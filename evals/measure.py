@@ -1,139 +1,249 @@
-"""Measure the KPIs of a suite on one model: what is already measured is taken from the cache, the rest is run."""
+"""The harnesses at work on one model: a session for each harness and target, opened when it is first needed."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evals.cache import RowCache
-from evals.harness.inspect import run_inspect
-from evals.harness.lm_eval import run_lm_eval
-from evals.instrument import Instrument
-from evals.samples import Row, encode
-from evals.targets import open_endpoint, open_weights, weights_identity
+from evals.budget import Meter, write_rate
+from evals.constant import PLANTED
+from evals.harness.protocol import Bench, Judging, Session, Task
+from evals.instrument import Instrument, harness_of
+from evals.results import Judgement
+from evals.samples import Row, check_complete
+from evals.targets import (
+    NULL_SEED,
+    EndpointTarget,
+    WeightsTarget,
+    null_identity,
+    open_endpoint,
+    open_weights,
+    served_identity,
+    weights_identity,
+)
 from registry.artifacts import remove_tree
-from registry.errors import EngineFailure, SpecError
+from registry.errors import EngineFailure
 from registry.protocols import GuardedEndpoint, Progress
-from registry.records import Asset, Candidate, EvalRun
+from registry.records import Asset, Candidate, digest_of
 from registry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from evals.kpi import Kpi
+
+LARGE = 2 << 30
+"""Bytes of weights from which on a model does not stay in memory between two looks."""
+_SERVE = {
+    "guarded": "serve the candidate under an evaluation permit; `hallmark eval run` does so",
+    "vllm": "start the candidate's weights in vLLM; `hallmark eval run` does so",
+    "url": "say which one: `hallmark eval run --url http://...`",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is measured: a candidate's weights (or random ones in their place) and the endpoint that serves it.
+    """What is measured: a candidate, or a control in its place, and the endpoints that serve it and the judges.
 
-    `served` identifies what answers at the endpoint; `control` is empty for a real candidate.
+    `endpoints` has the keys `guarded`, `vllm`, `url` and `judge:<name>`. `control` is empty for a real candidate.
     """
 
     candidate: Candidate
-    served: dict[str, Any]
-    endpoint: GuardedEndpoint | None = None
-    random_seed: int | None = None
+    endpoints: Mapping[str, GuardedEndpoint] = field(default_factory=dict)
     control: str = ""
 
+    def target(self, kpi: Kpi) -> str:
+        """Return what a KPI is measured on: its endpoint, or the one that plays a planted violator.
 
-def measure(
-    ws: Workspace, suite: Asset, instruments: Sequence[Instrument], model: Model, *, actor: str, progress: Progress
-) -> Asset:
-    """Return the EvalRun of the instruments on the model; rows of each finished KPI survive a crash.
+        Weights say no planted text, so where they answer in words the violator's endpoint takes their place.
+        """
+        words = kpi.endpoint == "weights" and kpi.harness != "lm-eval"
+        return "guarded" if self.control == "planted_violator" and words else kpi.endpoint
 
-    Raises:
-        SpecError: a KPI that no harness can run as it is written.
-        EngineFailure: a guarded KPI without an endpoint, or a harness that failed.
+    def identity(self, ws: Workspace, target: str) -> dict[str, Any]:
+        """Return what decides the answers of a target."""
+        if target == "weights":
+            null = null_identity(ws, self.candidate, NULL_SEED) if self.control else None
+            return null or weights_identity(self.candidate)
+        if self.control:
+            return {"control": self.control, "answer": PLANTED if self.control == "planted_violator" else ""}
+        match target:
+            case "guarded":
+                return {"candidate": self.candidate.id}
+            case "vllm":
+                return served_identity(self.candidate, "vllm")
+            case _:
+                endpoint = self.endpoint(target)
+                return {"url": endpoint.base_url.rstrip("/"), "model": str(getattr(endpoint, "model", ""))}
+
+    def endpoint(self, name: str, kpi: str = "") -> GuardedEndpoint:
+        """Return an endpoint. Raises EngineFailure where it is not running."""
+        found = self.endpoints.get(name)
+        if found is None:
+            who = f"`{kpi}` needs " if kpi else "this needs "
+            cure = _SERVE.get(name, f"start the judge `{name.removeprefix('judge:')}`; `hallmark eval run` does so")
+            what = "the guarded endpoint" if name == "guarded" else f"the endpoint `{name}`"
+            raise EngineFailure(f"{who}{what}, and none is running", hint=cure)
+        return found
+
+    def check(self, instruments: Sequence[Instrument]) -> None:
+        """Refuse what cannot be measured before anything costly starts."""
+        for kpi in (instrument.kpi for instrument in instruments):
+            target = self.target(kpi)
+            if target != "weights":
+                self.endpoint(target, kpi.id)
+            if kpi.judge:
+                self.endpoint(f"judge:{kpi.judge}", kpi.id)
+
+
+class Sessions:
+    """The sessions of one model on one suite. Use it as a context manager; `measure` may be called again and again.
+
+    What the answers so far were is kept when it ends with an error, and removed once all rows are stored.
     """
-    _check(instruments, model)
-    cache = RowCache(ws.work("evals", "rows"))
-    rows: dict[str, list[Row]] = {}
-    missing = []
-    for instrument in instruments:
-        known = cache.get(_key(instrument, model))
-        if known is None:
-            missing.append(instrument)
-        else:
-            rows[instrument.kpi.id] = [_renamed(row, instrument.kpi.id) for row in known]
-    for instrument, found in _run(ws, suite, missing, model, progress):
-        cache.put(_key(instrument, model), found)
-        rows[instrument.kpi.id] = found
-    return _register(ws, suite, instruments, model, rows, actor=actor)
 
+    def __init__(
+        self, ws: Workspace, suite: Asset, instruments: Sequence[Instrument], model: Model, *, meter: Meter,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self._ws, self._suite, self._model, self._meter = ws, suite, model, meter
+        self._judged: dict[str, dict[str, str]] = {}
+        for each in instruments:
+            if each.kpi.judge:
+                self._judged.setdefault(each.kpi.harness, {})[each.kpi.judge] = each.judge
+        self._progress = _Timed(progress, meter)
+        self._stack = ExitStack()
+        self._open: dict[tuple[str, str], Session] = {}
+        self._scratch: Path | None = None
+        self._weights: WeightsTarget | None = None
+        self._answers: list[Path] = []
+        self.judgements: dict[str, Judgement] = {}
 
-def _run(
-    ws: Workspace, suite: Asset, instruments: Sequence[Instrument], model: Model, progress: Progress
-) -> Iterator[tuple[Instrument, list[Row]]]:
-    weights = [each for each in instruments if each.kpi.harness == "lm-eval"]
-    with tempfile.TemporaryDirectory(dir=ws.work("evals"), prefix="run-") as name:
-        scratch = Path(name)
-        if weights:
-            with open_weights(ws, model.candidate, random_seed=model.random_seed) as target:
-                yield from run_lm_eval(weights, target, scratch=scratch, progress=progress)
-        guarded = [each for each in instruments if each.kpi.harness == "inspect"]
-        if guarded and model.endpoint is not None:
-            target_ = open_endpoint(model.endpoint, model.served)
-            folder = ws.artifacts.checkout(suite.body["manifest"], scratch / "suite")
-            try:
-                for each in guarded:
-                    answers = ws.work("evals", "answers") / f"{_key(each, model)}.jsonl"
-                    found = run_inspect(each, target_, folder, answers=answers, scratch=scratch, progress=progress)
-                    yield each, found
-                    answers.unlink(missing_ok=True)  # the rows are stored once the caller asks for the next
-            finally:
-                remove_tree(folder)
+    def __enter__(self) -> Sessions:
+        """Return it; nothing is started yet."""
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the sessions; answers stay where an error ended them."""
+        if kind is None:
+            self._stack.callback(self._forget)
+        self._end()
+        self._stack.close()
 
-def _check(instruments: Sequence[Instrument], model: Model) -> None:
-    """Refuse what cannot be measured before anything costly starts."""
-    for kpi in (instrument.kpi for instrument in instruments):
-        if kpi.harness == "lm-eval" and kpi.endpoint == "guarded":
-            raise SpecError(
-                f"`{kpi.id}`: lm-eval measures weights", field="endpoint",
-                hint="ask a guarded endpoint through an inspect task",
-            )  # fmt: skip
-        if kpi.harness == "inspect" and kpi.endpoint != "guarded":
-            raise SpecError(
-                f"`{kpi.id}`: an inspect task asks an endpoint", field="endpoint", hint="write `endpoint: guarded`"
+    def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[Instrument, list[Row]]]:
+        """Yield each instrument with the complete rows of its task as soon as they are there.
+
+        Raises:
+            EngineFailure: an endpoint that is not there, a harness that crashed, or rows that were not asked for.
+            BudgetSpent: a budget of the suite is used up.
+        """
+        self._model.check([task.instrument for task in tasks])
+        groups: dict[tuple[str, str], list[Task]] = {}
+        for task in tasks:
+            groups.setdefault((task.instrument.kpi.harness, self._model.target(task.instrument.kpi)), []).append(task)
+        try:
+            for key in sorted(groups, key=lambda key: key[1] != "weights"):  # endpoints start while weights are scored
+                self._meter.check()
+                yield from self._run(key, groups[key])
+        except BaseException:
+            self._end()  # a session may be in the middle of something
+            raise
+        if self._weights is not None and self._weights.size > LARGE:
+            self._end()
+
+    def _run(self, key: tuple[str, str], tasks: Sequence[Task]) -> Iterator[tuple[Instrument, list[Row]]]:
+        waiting = {task.instrument.kpi.id: task for task in tasks}
+        if key not in self._open:
+            self._open[key] = self._session(*key)
+        session, began, told = self._open[key], time.monotonic(), self._meter.tokens
+        for name, rows in session.measure(tasks):
+            task = waiting.pop(name, None)
+            if task is None:
+                raise EngineFailure(f"`{key[0]}` gave rows of `{name}`, which is not due", hint="mend the harness")
+            check_complete(rows, name, task.ids, task.instrument.kpi.epochs)
+            if isinstance(session, Judging) and (judgement := session.judgement(name)) is not None:
+                self.judgements[name] = judgement
+            yield task.instrument, rows
+            now = time.monotonic()
+            write_rate(self._ws, task.instrument.digest, (now - began) / len(task.ids))
+            began = now
+            if self._meter.tokens == told:  # a harness that does not say what it used
+                self._meter.spend(sum(row.prompt_tokens + row.completion_tokens for row in rows))
+            told = self._meter.tokens
+        if waiting:
+            names = ", ".join(f"`{name}`" for name in waiting)
+            raise EngineFailure(f"`{key[0]}` gave no result for {names}", hint="run the evaluation again")
+
+    def _session(self, harness: str, name: str) -> Session:
+        if self._scratch is None:
+            folder = self._stack.enter_context(
+                tempfile.TemporaryDirectory(dir=self._ws.work("evals"), prefix="run-", ignore_cleanup_errors=True)
             )
-        if kpi.endpoint == "guarded" and model.endpoint is None:
-            raise EngineFailure(
-                f"`{kpi.id}` needs the guarded endpoint, and none is running",
-                hint="serve the candidate under an evaluation permit; `hallmark eval run` does so",
-            )
+            self._scratch = Path(folder)
+            copy = self._ws.artifacts.checkout(self._suite.body["manifest"], self._scratch / "suite")
+            self._stack.callback(partial(remove_tree, copy))
+        target = self._target(name)
+        answers = self._ws.work("evals", "answers", digest_of([harness, target.identity]).removeprefix("sha256:"))
+        self._answers.append(answers)
+        scratch = self._scratch / f"{harness}-{name}"
+        scratch.mkdir(exist_ok=True)
+        bench = Bench(
+            target, self._scratch / "suite", answers, scratch, self._progress, self._judges(harness), self._meter.spend
+        )
+        return harness_of(harness).open(bench)
+
+    def _target(self, name: str) -> WeightsTarget | EndpointTarget:
+        identity = self._model.identity(self._ws, name)
+        if name != "weights":
+            return open_endpoint(self._model.endpoint(name), identity, anywhere=name == "url")
+        if self._weights is None:
+            seed = NULL_SEED if self._model.control else None
+            self._weights = self._stack.enter_context(open_weights(self._ws, self._model.candidate, random_seed=seed))
+        return self._weights
+
+    def _judges(self, harness: str) -> dict[str, EndpointTarget]:
+        """Return the judges that the suite's KPIs of a harness name."""
+        return {
+            name: open_endpoint(self._model.endpoint(f"judge:{name}"), {"judge": digest}, anywhere=True)
+            for name, digest in self._judged.get(harness, {}).items()
+        }
+
+    def _end(self) -> None:
+        open_, self._open = self._open, {}
+        for session in open_.values():
+            session.close()
+
+    def _forget(self) -> None:
+        """Remove answers whose rows are stored."""
+        for folder in dict.fromkeys(self._answers):
+            remove_tree(folder)
 
 
-def _key(instrument: Instrument, model: Model) -> str:
-    guarded = instrument.kpi.endpoint == "guarded"
-    identity = model.served if guarded else weights_identity(model.candidate, model.random_seed)
-    return RowCache.key(identity, instrument.digest)
+class _Timed:
+    """Progress that ends a run whose time is over, and says how many tokens a second it uses."""
+
+    def __init__(self, progress: Progress, meter: Meter) -> None:
+        self._progress, self._meter = progress, meter
+
+    def __call__(self, stage: str, done: float, total: float | None = None, note: str = "") -> None:
+        self._meter.check_time()
+        rate = self._meter.rate
+        self._progress(stage, done, total, note or (f"{rate:.0f} tokens/s" if rate else ""))
 
 
-def _renamed(row: Row, kpi: str) -> Row:
-    """Return a cached row under the KPI's present name: the name is no part of the instrument."""
-    return Row(row.sample_id, kpi, row.epoch, row.value, row.weight, row.cluster, row.error, row.detail)
-
-
-def _register(
-    ws: Workspace, suite: Asset, instruments: Sequence[Instrument], model: Model, rows: dict[str, list[Row]], *,
-    actor: str,
-) -> Asset:  # fmt: skip
-    kpis = [instrument.kpi for instrument in instruments]
-    guarded = any(kpi.endpoint == "guarded" for kpi in kpis)
-    failed = {kpi.id: len({row.sample_id for row in rows[kpi.id] if row.error}) for kpi in kpis}
-    record = EvalRun(
-        candidate=model.candidate.id,
-        suite=suite.id,
-        instruments={each.kpi.id: each.digest for each in instruments},
-        results=ws.artifacts.add_bytes(
-            encode(row for kpi in kpis for row in rows[kpi.id]), "application/vnd.apache.parquet"
-        ),
-        planned={kpi.id: kpi.samples for kpi in kpis},
-        completed={kpi.id: kpi.samples - failed[kpi.id] for kpi in kpis},
-        errors=failed,
-        target={kpi.id: kpi.endpoint for kpi in kpis},
-        harness={kpi.id: kpi.harness for kpi in kpis},
-        permit=model.endpoint.permit if guarded and model.endpoint is not None else "",
-        control=model.control,
-    )
-    parents = [("candidate", model.candidate.id), ("suite", suite.id)]
-    return ws.register(record, actor=actor, name=suite.name, parents=parents)
+def stored(instrument: Instrument, rows: Sequence[Row]) -> list[Row]:
+    """Return rows as they are stored: the KPI's present name, its clusters and slices, no text of sealed samples."""
+    samples = {sample.id: sample for sample in instrument.samples}
+    hidden: dict[str, Any] = {"detail": "{}", "output": ""} if instrument.sealed else {}
+    slices = {name: json.dumps(dict(each.slices)) if each.slices else "" for name, each in samples.items()}
+    return [
+        replace(
+            row, kpi=instrument.kpi.id, cluster=samples[row.sample_id].cluster, slices=slices[row.sample_id], **hidden
+        )
+        for row in rows
+    ]

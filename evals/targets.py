@@ -1,4 +1,4 @@
-"""What is measured: the weights in a private copy, or the guarded endpoint that serves the whole candidate."""
+"""What is measured: the weights in a private copy, or an endpoint: guarded, a bare engine, or one the user named."""
 
 from __future__ import annotations
 
@@ -12,43 +12,73 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from registry.artifacts import remove_tree
-from registry.errors import EngineFailure, Refused
+from registry.errors import EngineFailure, Refused, Tampered
 from registry.protocols import GuardedEndpoint
-from registry.records import Candidate, plain
+from registry.records import Candidate, digest_of, plain, sha256
 from registry.workspace import Workspace
 
 NULL_SEED = 20_240_229
 """The seed of the null model's weights."""
+_NOT_NULL = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".md")
+"""Files that a null model does not read: it has the architecture and tokenizer of the others."""
+_SAID = ("template", "system_prompt", "generation")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsTarget:
-    """A model folder, every byte of which was checked against its manifest; `random_seed` replaces its weights."""
+    """A model folder, every byte of which was checked against its manifest; `random_seed` replaces its weights.
+
+    `system_prompt` opens every conversation with it; log-likelihoods do not see it.
+    """
 
     folder: Path
     identity: dict[str, Any]
     random_seed: int | None = None
+    system_prompt: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the folder's files."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointTarget:
-    """An OpenAI-compatible endpoint on this machine; `identity` is the candidate it serves."""
+    """An OpenAI-compatible endpoint; `identity` is what it serves, `model` what to ask for (empty: its only one)."""
 
     base_url: str
     api_key: str
     headers: dict[str, str]
     identity: dict[str, Any]
+    model: str = ""
 
     def plain(self) -> dict[str, Any]:
         """Return what a harness child needs; it holds the key."""
-        return {"base_url": self.base_url, "api_key": self.api_key, "headers": self.headers}
+        named = {"model": self.model} if self.model else {}
+        return {"base_url": self.base_url, "api_key": self.api_key, "headers": self.headers, **named}
 
 
-def weights_identity(candidate: Candidate, random_seed: int | None = None) -> dict[str, Any]:
-    """Return what decides a log-likelihood: weights, tokenizer and quantisation, or the seed of random weights."""
+def weights_identity(candidate: Candidate) -> dict[str, Any]:
+    """Return what decides what weights say: they, tokenizer, template, system prompt, generation and quantisation."""
     parts = plain(candidate)
-    kept = {name: parts[name] for name in ("weights", "tokenizer", "quantisation")}
-    return {**kept, "random_seed": random_seed}
+    return {name: parts[name] for name in ("weights", "tokenizer", "quantisation", *_SAID)}
+
+
+def null_identity(ws: Workspace, candidate: Candidate, random_seed: int) -> dict[str, Any]:
+    """Return what decides a null model: everything of the candidate's folder but its weights, and the seed.
+
+    Two versions of one architecture and tokenizer have the same null model, which is then measured once.
+    """
+    parts = plain(candidate)
+    entries = ws.artifacts.manifest(candidate.weights).entries
+    kept = {entry.path: entry.blake3 for entry in entries if not entry.path.endswith(_NOT_NULL)}
+    return {"folder": digest_of(kept), "random_seed": random_seed, **{name: parts[name] for name in _SAID}}
+
+
+def served_identity(candidate: Candidate, engine: str) -> dict[str, Any]:
+    """Return what decides what a candidate's weights say in a bare engine, whatever engine it names itself."""
+    own = {"own_engine": candidate.engine, "engine_version": candidate.engine_version}
+    return {**weights_identity(candidate), "engine": engine, **own}
 
 
 @contextmanager
@@ -59,22 +89,40 @@ def open_weights(ws: Workspace, candidate: Candidate, *, random_seed: int | None
     """
     if candidate.adapter != "none":  # measured without it, the numbers would be those of another model
         raise Refused("the harness cannot load adapters", hint="merge the adapter into its base")
+    prompt = str(candidate.generation.get("system_prompt", ""))
+    if prompt and sha256(prompt.encode()) != candidate.system_prompt:
+        raise Tampered("the candidate's system prompt is not the one it names", hint="create the candidate again")
+    identity = weights_identity(candidate) if random_seed is None else null_identity(ws, candidate, random_seed)
     with tempfile.TemporaryDirectory(dir=ws.work("evals"), prefix="weights-") as name:
         folder = ws.artifacts.checkout(candidate.weights, Path(name) / "model")
         try:
-            yield WeightsTarget(folder, weights_identity(candidate, random_seed), random_seed)
+            yield WeightsTarget(folder, identity, random_seed, prompt)
         finally:
             remove_tree(folder)
 
 
-def open_endpoint(endpoint: GuardedEndpoint, identity: dict[str, Any]) -> EndpointTarget:
-    """Return the target of a running endpoint. Raises EngineFailure unless it listens on this machine."""
-    host = urlsplit(endpoint.base_url).hostname or ""
-    if host != "localhost" and not _loopback(host):
+def open_endpoint(endpoint: GuardedEndpoint, identity: dict[str, Any], *, anywhere: bool = False) -> EndpointTarget:
+    """Return the target of a running endpoint.
+
+    Args:
+        endpoint: where it is and how to ask it; its `model`, where it has one, names the model to ask for.
+        identity: what answers there.
+        anywhere: whether it may be on another machine, because the user named it.
+
+    Raises:
+        EngineFailure: it is on another machine and may not be, or its address is none.
+    """
+    parts = urlsplit(endpoint.base_url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host:
+        raise EngineFailure(f"`{endpoint.base_url}` is no address", hint="write it like `http://127.0.0.1:8000/v1`")
+    if not anywhere and host != "localhost" and not _loopback(host):
         raise EngineFailure(
-            f"`{endpoint.base_url}` is not on this machine", hint="evaluations run against a loopback endpoint only"
+            f"`{endpoint.base_url}` is not on this machine",
+            hint="only a KPI with `endpoint: url`, or a judge, may be elsewhere",
         )
-    return EndpointTarget(endpoint.base_url.rstrip("/"), endpoint.api_key, dict(endpoint.headers), identity)
+    model = str(getattr(endpoint, "model", ""))
+    return EndpointTarget(endpoint.base_url.rstrip("/"), endpoint.api_key, dict(endpoint.headers), identity, model)
 
 
 def _loopback(host: str) -> bool:

@@ -76,7 +76,8 @@ def evaluate(
     guarded = any(kpi.endpoint == "guarded" for kpi in spec.kpis)
     opened = _guarded(ws, candidate, suite.id, principal.name, passphrase, progress) if guarded else nullcontext(None)
     with opened as endpoint:
-        return room.evaluate(ws, candidate.id, suite_path, actor=principal.name, endpoint=endpoint, progress=progress)
+        asked = {"guarded": endpoint} if endpoint else {}
+        return room.evaluate(ws, candidate.id, suite_path, actor=principal.name, endpoints=asked, progress=progress)[-1]
 
 
 def decide(
@@ -104,15 +105,15 @@ def decide(
             raise NotYet(f"the {role} was not evaluated on this suite", hint="run `hallmark gate run` instead")
     results = {role: samples.read_results(ws, found.id) for role, found in runs.items() if found}
     against = opponents.get("baseline")
-    control_runs = controls.find_controls(ws, instruments)
+    controlled, control_runs = controls.read_controls(ws, suite, instruments)
     decision = gate.decide(
         spec,
         samples.read_results(ws, measured.id),
         results.get("baseline"),
         anchor=results.get("anchor"),
-        controls=controls.control_results(ws, control_runs),
+        controls=controlled,
     )
-    cited = [measured, *[found for found in runs.values() if found], *control_runs.values()]
+    cited = [measured, *[found for found in runs.values() if found], *control_runs]
     record = GateDecision(
         candidate=candidate.id,
         baseline=against.id if against else None,

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from evals.controls import control_results, evaluate_controls, find_controls
+from evals.controls import evaluate_controls, read_controls
 from evals.evaluate import evaluate, find_run, open_suite, register_suite
 from evals.samples import decode, read_results
 from registry.errors import EngineFailure, NotFound, SpecError, UnknownName
@@ -97,7 +97,7 @@ def bits(folder, text, window=128):
 def test_weights_are_measured_once_and_correctly(ws, candidate, suite, tiny_model):
     path = suite()
     stages = []
-    run = evaluate(ws, candidate.id, path, actor="operator", progress=lambda stage, *_: stages.append(stage))
+    (run,) = evaluate(ws, candidate.id, path, actor="operator", progress=lambda stage, *_: stages.append(stage))
     assert run.body["planned"] == run.body["completed"] == {"bpb": 12, "next": 10, "exact": 2}
     assert run.body["errors"] == {"bpb": 0, "next": 0, "exact": 0}
     assert ("candidate", candidate.id) in run.parents
@@ -113,7 +113,7 @@ def test_weights_are_measured_once_and_correctly(ws, candidate, suite, tiny_mode
     assert {row.value for row in rows_of(ws, run, "next")} <= {0.0, 1.0}
     assert sorted(row.epoch for row in rows_of(ws, run, "exact")) == [0, 0, 1, 1]
     again = evaluate(ws, candidate.id, path, actor="operator", progress=lambda *_: pytest.fail("measured again"))
-    assert again.id == run.id
+    assert [found.id for found in again] == [run.id]
     _controls_are_other_models_and_reused(ws, candidate, path, run)
 
 
@@ -126,9 +126,10 @@ def _controls_are_other_models_and_reused(ws, candidate, path, run):
     assert null.instrument == real.instrument
     assert (null.values != real.values).all()
     assert [control.id for control in evaluate_controls(ws, candidate.id, path, actor="operator")] == [found[0].id]
-    _, instruments = open_suite(ws, path, "operator")
-    merged = control_results(ws, find_controls(ws, instruments))
+    registered, instruments = open_suite(ws, path, "operator")
+    merged, cited = read_controls(ws, registered, instruments)
     assert set(merged["null_model"].results.kpis) == {"bpb", "next"}
+    assert cited == found
     assert find_run(ws, candidate.id, ws.resolve("tiny", "suite")).id == run.id
 
 
@@ -140,13 +141,14 @@ def test_after_a_failure_only_the_rest_is_measured(ws, candidate, suite):
         return said("fine") if count < 3 else (500, {"error": {"message": "down", "code": "internal_error"}})
 
     with FakeEndpoint(dies_at_the_third) as endpoint, pytest.raises(EngineFailure, match="500"):
-        evaluate(ws, candidate.id, path, actor="operator", endpoint=endpoint)
+        evaluate(ws, candidate.id, path, actor="operator", endpoints={"guarded": endpoint})
     assert find_run(ws, candidate.id, register_suite(ws, path, "operator")) is None
     stages = []
     with FakeEndpoint(lambda body, count: said("an AKIA key")) as endpoint:
-        run = evaluate(
-            ws, candidate.id, path, actor="operator", endpoint=endpoint, progress=lambda stage, *_: stages.append(stage)
-        )
+        (run,) = evaluate(
+            ws, candidate.id, path, actor="operator", endpoints={"guarded": endpoint},
+            progress=lambda stage, *_: stages.append(stage),
+        )  # fmt: skip
     assert set(stages) == {"leaks"}
     assert len(endpoint.asked) < 3
     assert run.body["permit"] == endpoint.permit
