@@ -181,6 +181,8 @@ def _incomplete(kpi: Kpi, rows: KpiResults, who: str) -> list[str]:
     planned = max(kpi.samples, rows.planned)
     if rows.due > 0:
         planned = rows.due
+        if rows.planned not in (0, kpi.samples):
+            return [f"the {who} was planned with {rows.planned} samples, the suite plans {kpi.samples}"]
         if len(names) != planned:
             return [f"the {who} has {len(names)} samples, this look is due {planned}"]
     if len(names) < planned:

@@ -224,9 +224,12 @@ def _undecided(found: Assessment, item: KpiVerdict, gate: GateSpec, left: int) -
         )
     if item.bound == "full suite":
         return (*said, "the full suite lies exactly on the threshold")
+    holds = f"the plan holds {left} more" if left else ""
     if item.samples_needed is not None:
-        holds = f"; the plan holds {left} more" if left else ""
-        said.append(f"about {item.samples_needed} more samples like these would probably decide{holds}")
+        more = f"about {item.samples_needed} more samples like these would probably decide"
+        said.append(f"{more}; {holds}" if holds else more)
+    elif holds:
+        said.append(holds)
     if not left:
         said.append(_afterwards(item, gate))
     return tuple(said)

@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from evals.gate import ControlResult, KpiResults, Results
+from evals.decision import Decision, KpiVerdict, Verdict
+from evals.gate import ControlResult, KpiResults, Results, decide
 from evals.suite import SuiteSpec
 
 INSTRUMENT = "sha256:" + "a" * 64
+N = 200
+BASE = (np.arange(N) % 10 < 7) * 1.0
+WORSE = np.where(np.arange(N) % 3 == 0, 0.0, BASE)
+UNSURE = BASE - (np.arange(N) < 28) * BASE
+NAN = np.where(np.arange(N) == 3, np.nan, BASE)
 
 
 def kpi(
@@ -82,3 +88,72 @@ def controls(**values: KpiResults | Sequence[float]) -> dict[str, ControlResult]
     """Both controls, with the same rows."""
     rows = results("control", **values)
     return {name: ControlResult(name, rows) for name in ("null_model", "planted_violator")}
+
+
+BAD = controls(accuracy=np.zeros(N))
+
+
+def one(
+    candidate: KpiResults | Sequence[float],
+    baseline: KpiResults | Sequence[float] | None = BASE,
+    spec: SuiteSpec | None = None,
+    control: Mapping[str, ControlResult] = BAD,
+    **others: Any,
+) -> tuple[Verdict, KpiVerdict]:
+    """Decide a suite of one accuracy KPI; return the suite's verdict and the KPI's."""
+    found = decide(
+        spec or suite(kpi()),
+        results("candidate", accuracy=candidate),
+        None if baseline is None else results("baseline", accuracy=baseline),
+        controls=control,
+        **others,
+    )
+    return found.verdict, found.kpis[0]
+
+
+def alone(
+    rule: dict[str, Any], values: Sequence[float], n: int | None = None, **fields: Any
+) -> tuple[Verdict, KpiVerdict]:
+    """Decide a suite of one KPI `k` that needs no baseline."""
+    spec = suite(kpi("k", samples=n or len(values), rule=rule, **fields))
+    worst = np.ones(len(values)) if rule["type"] in ("max_rate", "zero_tolerance") else np.zeros(len(values))
+    found = decide(spec, results("candidate", k=values), None, controls=controls(k=worst))
+    return found.verdict, found.kpis[0]
+
+
+def prefix(values: Sequence[float], held: int, **changes: Any) -> KpiResults:
+    """The first `held` samples of a plan, as a look sees them."""
+    rows = ("ids", "clusters", "errors", "weights")
+    cut = {name: item[:held] if name in rows else item for name, item in changes.items()}
+    if "slices" in cut:
+        cut["slices"] = {name: np.array(item[:held], dtype=object) for name, item in cut["slices"].items()}
+    return column(values[:held], **{"planned": len(values), "due": held, "clusters_planned": len(values), **cut})
+
+
+def at_looks(
+    spec: SuiteSpec,
+    candidate: Mapping[str, Sequence[float]],
+    baseline: Mapping[str, Sequence[float]],
+    bad: Mapping[str, Sequence[float]],
+    sizes: Sequence[int],
+    history: Sequence[Decision] = (),
+    **more: Any,
+) -> list[Decision]:
+    """Decide at growing prefixes of every KPI, each look with all the earlier ones as its history."""
+    taken = list(history)
+    for due in sizes:
+
+        def cut(values: Mapping[str, Sequence[float]], size: int = due) -> dict[str, KpiResults]:
+            return {name: prefix(column, min(size, len(column))) for name, column in values.items()}
+
+        taken.append(
+            decide(
+                spec,
+                results("candidate", cut(candidate)),
+                results("baseline", cut(baseline)),
+                controls=controls(**cut(bad)),
+                history=tuple(taken),
+                **more,
+            )
+        )
+    return taken
