@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from governance import approvals, certificate, roles
+from governance import approvals, certificate, recertification, roles
 from governance.anchoring import anchor, sign_weights
 from governance.approvals import Approval
 from registry import aliases
@@ -70,6 +70,7 @@ def promote(
         if done.moved:
             sign_weights(ws, done.release.certificate, principal.name, passphrase)
             anchor(ws, principal.name)
+            recertification.settle(ws, alias, actor=principal.name)
         return done
 
 

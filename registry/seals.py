@@ -27,6 +27,7 @@ SEAL_TYPE = "application/vnd.hallmark.event+json"
 REGISTERED = "asset.registered"
 
 _OPERATOR = frozenset({"operator"})
+_JUDGING = frozenset({"operator", "auditor", "evaluator", "approver", "policy-author"})
 _TRAINING = frozenset({"trainer", "agent", "operator"})
 COUNTS: dict[str, frozenset[str]] = {
     "certificate.revoked": _OPERATOR,
@@ -42,6 +43,8 @@ COUNTS: dict[str, frozenset[str]] = {
     "hold.placed": frozenset({"operator", "auditor"}),
     "hold.lifted": _OPERATOR,
     "gate.looked": frozenset({"evaluator"}),
+    "recertification.opened": _JUDGING,
+    "recertification.closed": _JUDGING,
     "sealing_key.created": frozenset({"evaluator", "auditor"}),
     f"{REGISTERED}/eval_run": frozenset({"evaluator"}),
     f"{REGISTERED}/decision": frozenset({"evaluator"}),

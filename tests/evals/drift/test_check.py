@@ -9,22 +9,7 @@ from evals.drift import check as room
 from evals.drift.signals import read_signals
 from registry.errors import SpecError
 from registry.records import DriftWindow
-
-
-def decisions(rng, start, count, blocked=0.03, length=300, endpoint="prod"):
-    """Records of the decision log, as the endpoint writes them."""
-    for number in range(start, start + count):
-        stop = rng.random() < blocked
-        body = {
-            "endpoint": endpoint, "request_id": f"r{number}", "principal": "ada", "groups": ["members"], "model": "m",
-            "candidate": "sha256:c", "certificate": "", "bundle": "", "action": "block" if stop else "allow",
-            "rules": ["nightjar"] if stop else [], "status": 400 if stop else 200, "prompt_tokens": 9,
-            "completion_tokens": 0 if stop else 60, "input_chars": int(rng.integers(20, 200)),
-            "output_chars": 0 if stop else int(rng.normal(length, 30)), "latency_ms": 1.0,
-            "finish_reason": "content_filter" if stop else "stop", "input_hash": "", "output_hash": "",
-            "determinism": "greedy",
-        }  # fmt: skip
-        yield ("gateway.decision", f"r{number}", body, f"endpoint:{endpoint}")
+from tests.evals.drift.logged import QUERIES, decisions
 
 
 def test_the_same_traffic_is_quiet(ws):
@@ -49,6 +34,38 @@ def test_more_blocks_and_shorter_answers_are_drift_and_named(ws):
     assert not {"input_chars", "truncated", "failed"} & moved
     assert all(signal["false_alarm"] for signal in window.signals)
     assert "signals" in told
+
+
+def test_other_prompts_are_seen_by_their_wording_though_lengths_stay(ws):
+    rng = np.random.default_rng(5)
+    ws.journal.append([*decisions(rng, 0, 150), *decisions(rng, 150, 150, asked=QUERIES)])
+    window = room.check(ws, "prod", actor="operator")
+    moved = {signal["name"]: signal["side"] for signal in window.signals if signal["verdict"] == "drift"}
+    assert set(moved.values()) == {"traffic"}
+    assert {"input_entropy", "input_language:en"} <= set(moved)
+    assert any(name.startswith("input_embedding") for name in moved)
+    assert window.cause == ""
+
+
+def test_records_without_traits_are_read_beside_new_ones(ws):
+    rng = np.random.default_rng(6)
+    ws.journal.append([*decisions(rng, 0, 100, traits=False), *decisions(rng, 100, 100)])
+    window = room.check(ws, "prod", actor="operator")
+    assert window.verdict == "quiet"
+    entropy = next(signal for signal in window.signals if signal["name"] == "output_entropy")
+    assert (entropy["n_reference"], entropy["verdict"]) == (0, "quiet")
+
+
+def test_cumulative_checks_spend_less_each_time_and_say_so(ws):
+    rng = np.random.default_rng(7)
+    ws.journal.append(list(decisions(rng, 0, 100)))
+    levels = []
+    for _ in range(3):
+        window = room.check(ws, "prod", windows=room.Windows(cumulative=True), actor="operator")
+        levels.append(window.check["alpha"])
+    assert levels == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
+    assert "ever" in window.check["bound"]
+    assert "add up" in room.check(ws, "prod", actor="operator").check["bound"]
 
 
 def test_other_aliases_do_not_count(ws):
