@@ -18,7 +18,8 @@ from lm_eval.api.model import LM
 from evals.cache import AnswerCache
 
 SPEND_EVERY = 16
-"""Answers between two messages about tokens."""
+SPEND_TOKENS = 1000
+"""Answers, or tokens, between two messages about them."""
 MAX_NEW_TOKENS = 256
 """Tokens of a completion where the task names no number, as in lm-eval."""
 _LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -172,7 +173,7 @@ class AskedModel(LM):  # type: ignore[misc]
                 self.answers.put(names[place], asdict(reply))
                 waiting[0] += 1
                 waiting[1] += reply.prompt_tokens + reply.completion_tokens
-                if waiting[0] >= SPEND_EVERY:
+                if waiting[0] >= SPEND_EVERY or waiting[1] >= SPEND_TOKENS:
                     flush()
 
         if names:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import evals
 from evals.harness.conversation import Conversation
+from evals.harness.lm_eval_plan import exported, plan_file
 from evals.harness.protocol import Bench, Planned, Task
 from evals.harness.tasks import PLANS, choose
 from evals.samples import Row, check_complete, decode
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from evals.kpi import Kpi
 
 _CODE = (
-    "harness/tasks.py", "children/lm_eval_builtin.py", "children/lm_eval_files.py", "children/lm_eval_model.py",
+    "harness/tasks.py", "children/lm_eval_builtin.py", "children/lm_eval_data.py",
+    "children/lm_eval_documents.py", "children/lm_eval_files.py", "children/lm_eval_model.py",
     "children/lm_eval_run.py", "children/lm_eval_scores.py",
 )  # fmt: skip
 """The files of ours that turn a model's answers into numbers; a change of them is another instrument."""
@@ -47,8 +49,6 @@ class LmEval:
         only when one of the files it was made from has changed.
         """
         if kpi.task not in PLANS:
-            from evals.harness.lm_eval_plan import plan_file
-
             return plan_file(ws, kpi, suite, self.scorer(kpi))
         from evals.loaders import kept_files, load_documents
 
@@ -142,7 +142,9 @@ def _target(bench: Bench, task: Task) -> dict[str, Any]:
     """Return a target as its child opens it; it may hold a key."""
     if isinstance(bench.target, WeightsTarget):
         return {"weights": {"folder": str(bench.target.folder), "random_seed": bench.target.random_seed}}
-    return {"endpoint": {**bench.target.plain(), "guarded": task.instrument.kpi.endpoint == "guarded"}}
+    folder = bench.target.tokenizer
+    more = {"guarded": task.instrument.kpi.endpoint == "guarded", "tokenizer": str(folder) if folder else None}
+    return {"endpoint": {**bench.target.plain(), **more}}
 
 
 def _job(task: Task) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def _job(task: Task) -> dict[str, Any]:
     instrument, kpi = task.instrument, task.instrument.kpi
     samples = {sample.id: sample for sample in instrument.samples}
     return {
-        "kpi": kpi.id, "task": kpi.task, "metric": kpi.metric, "data": kpi.data, "epochs": kpi.epochs,
+        "kpi": kpi.id, "task": kpi.task, "metric": kpi.metric, "data": exported(kpi), "epochs": kpi.epochs,
         "samples": [samples[name].plain() for name in task.ids], "scorer": digest_of(LmEval().scorer(kpi)),
         "sealed": getattr(instrument, "sealed", False),
     }  # fmt: skip

@@ -3,8 +3,9 @@
 import sys
 
 # transformers imports these when they are installed, for functions that are never called here: three CPU-seconds at
-# every start. A module that is None counts as not installed.
-_HIDDEN = [name for name in ("mistral_common", "sklearn", "accelerate") if name not in sys.modules]
+# every start. A module that is None counts as not installed; where transformers is there already, nothing is gained.
+_COSTLY = ("mistral_common", "sklearn", "accelerate")
+_HIDDEN = [name for name in _COSTLY if name not in sys.modules and "transformers" not in sys.modules]
 for _name in _HIDDEN:
     sys.modules[_name] = None  # type: ignore[assignment]
 
