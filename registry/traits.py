@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -136,6 +137,6 @@ def _language_of(text: str) -> str:
     return best[0]
 
 
-def distance(first: list[float], second: list[float]) -> float:
+def distance(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the Euclidean distance of two projections, divided by its largest value."""
     return math.dist(first, second) / (2 * math.sqrt(DIMENSIONS))

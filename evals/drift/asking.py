@@ -69,12 +69,12 @@ def _read(answer: Any) -> Asked:
     try:
         data = answer.json()
     except ValueError:
-        raise EngineFailure(f"the endpoint answered status {answer.status_code} without JSON",
-                            hint="is it an OpenAI-compatible endpoint?") from None  # fmt: skip
-    if answer.status_code == 200:
-        choice = data["choices"][0]
-        text = choice["message"].get("content") if "message" in choice else choice.get("text")
-        return Asked(text or "", choice.get("finish_reason") or "", receipt=receipt)
+        data = None
+    choices = data.get("choices") if isinstance(data, dict) else None
+    if answer.status_code == 200 and isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        turn = choices[0].get("message") if "message" in choices[0] else {"content": choices[0].get("text")}
+        text = turn.get("content") if isinstance(turn, dict) else ""
+        return Asked(str(text or ""), str(choices[0].get("finish_reason") or ""), receipt=receipt)
     error = data.get("error") if isinstance(data, dict) else None
     error = error if isinstance(error, dict) else {}
     message = str(error.get("message") or "")

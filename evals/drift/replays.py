@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,22 @@ EXACT = "none, as long as an unchanged engine repeats itself exactly, as it did 
 Distance = Callable[[Asked, Asked], float]
 
 
+@lru_cache(maxsize=4096)
+def _entropy_of(text: str) -> float:
+    return float(describe(text).get("entropy", 0.0))
+
+
+@lru_cache(maxsize=4096)
+def _wording_of(text: str) -> tuple[float, ...]:
+    return tuple(embed(text))
+
+
 def _entropy(asked: Asked) -> float:
-    return float(describe(asked.text).get("entropy", 0.0))
+    return _entropy_of(asked.text)
+
+
+def _wording(first: Asked, second: Asked) -> float:
+    return distance(_wording_of(first.text), _wording_of(second.text))
 
 
 DISTANCES: Mapping[str, tuple[str, Distance]] = {
@@ -34,7 +49,7 @@ DISTANCES: Mapping[str, tuple[str, Distance]] = {
     "length": ("length of answers to canaries", lambda a, b: float(abs(len(a.text) - len(b.text)))),
     "entropy": ("entropy of answers to canaries", lambda a, b: abs(_entropy(a) - _entropy(b))),
     "refusal": ("canaries that a rule refuses", lambda a, b: float(bool(a.refused) != bool(b.refused))),
-    "embedding": ("wording of answers to canaries", lambda a, b: distance(embed(a.text), embed(b.text))),
+    "embedding": ("wording of answers to canaries", _wording),
 }
 """What is compared: a meaning, and how far two answers lie apart."""
 
@@ -112,7 +127,7 @@ def _permutation_e(matrices: Sequence[Array], size: int) -> float:
     """
     logs = [0.0 for _ in SHARPNESS]
     for matrix in matrices:
-        statistics = np.asarray([_energy(matrix, chosen) for chosen in _divisions(len(matrix), size)])
+        statistics = _energies(matrix, size)
         scale = float(np.abs(statistics).max())
         if scale == 0:
             continue
@@ -122,13 +137,22 @@ def _permutation_e(matrices: Sequence[Array], size: int) -> float:
     return float(np.mean([math.exp(min(log, 600.0)) for log in logs]))
 
 
-def _divisions(total: int, size: int) -> list[list[int]]:
-    """Return all ways to choose the reference's answers; the true one comes first."""
-    return [list(chosen) for chosen in itertools.combinations(range(total), size)]
+@lru_cache
+def _divisions(total: int, size: int) -> Array:
+    """Return all ways to choose the reference's answers, one a row of zeros and ones; the true one comes first."""
+    found = np.zeros((math.comb(total, size), total))
+    for row, chosen in enumerate(itertools.combinations(range(total), size)):
+        found[row, list(chosen)] = 1.0
+    return found
 
 
-def _energy(matrix: Array, chosen: Sequence[int]) -> float:
-    rest = [place for place in range(len(matrix)) if place not in chosen]
-    between = float(matrix[np.ix_(chosen, rest)].mean())
-    within = [float(matrix[np.ix_(part, part)].sum()) / max(1, len(part) * (len(part) - 1)) for part in (chosen, rest)]
-    return between - sum(within) / 2
+def _energies(matrix: Array, size: int) -> Array:
+    """Return the energy statistic of each division: mean distance between the sides less that within them."""
+    total = len(matrix)
+    first = _divisions(total, size)
+    rest, reached = 1.0 - first, first @ matrix
+    between = (reached * rest).sum(axis=1) / (size * (total - size))
+    within = (reached * first).sum(axis=1) / max(1, size * (size - 1))
+    within += ((rest @ matrix) * rest).sum(axis=1) / max(1, (total - size) * (total - size - 1))
+    energies: Array = between - within / 2
+    return energies
