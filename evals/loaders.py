@@ -88,11 +88,7 @@ def load_documents(ws: Workspace, kpi: Kpi, suite_path: Path) -> tuple[list[Docu
 
 def slices_of(document: Document, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return a document's value of each slice field. Raises SpecError where one is missing or null."""
-    for name in names:
-        if document.fields.get(name) is None:
-            known = ", ".join(f"`{key}`" for key in sorted(document.fields))
-            raise SpecError(f"a row has no field `{name}`", field="slices", hint=f"fields: {known or 'none'}")
-    return tuple((name, str(document.fields[name])) for name in names)
+    return document.slices(names)
 
 
 def kept_files(ws: Workspace, kpi: Kpi, samples: Sequence[Sample], suite_path: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Fixtures of the evaluation tests: a tiny random Mistral folder, and a workspace with a dataset and a candidate."""
 
 import io
+import json
 import os
 
 import pytest
@@ -101,3 +102,58 @@ def candidate(ws, tiny_model):
         engine="transformers", engine_version="5", quantisation="none", bundle="b",
     )  # fmt: skip
     return ws.register(record, actor="operator", name="tiny")
+
+
+@pytest.fixture
+def plain_candidate(ws, tmp_path):
+    """A function that registers a candidate whose weights nobody loads; `weights` are its bytes."""
+    from registry.records import Candidate
+
+    def add(weights=b"weights", **fields):
+        folder = tmp_path / "plain"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+        known = {
+            "version": "sha256:" + "0" * 64, "weights": ws.artifacts.add_tree(folder).id, "tokenizer": "t",
+            "template": "", "system_prompt": "", "generation": {}, "engine": "transformers", "engine_version": "5",
+            "quantisation": "none", "bundle": "b",
+        }  # fmt: skip
+        return ws.register(Candidate(**{**known, **fields}), actor="operator", name="plain")
+
+    return add
+
+
+@pytest.fixture
+def book(monkeypatch):
+    """What the plugin harness `counting` is asked; new for every test."""
+    from evals.harness import HARNESSES
+    from tests.stubs import counting_harness
+
+    monkeypatch.setitem(HARNESSES._table, "counting", "tests.stubs.counting_harness:Counting")
+    monkeypatch.setitem(HARNESSES._table, "short", "tests.stubs.counting_harness:Short")
+    monkeypatch.setattr(counting_harness, "BOOK", counting_harness.Book())
+    return counting_harness.BOOK
+
+
+@pytest.fixture
+def counted(tmp_path, book):
+    """A function that writes a suite of KPIs of the plugin harness and their data; each changes some fields."""
+    import yaml
+
+    def write(*kpis, rows=None, **fields):
+        folder = tmp_path / "counted"
+        folder.mkdir(exist_ok=True)
+        rows = rows or [{"input": f"question {n}", "team": f"t{n % 3}", "case": f"c{n // 2}"} for n in range(24)]
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        usual = {
+            "id": "a", "harness": "counting", "task": "ask", "data": "rows.jsonl", "samples": len(rows),
+            "cluster": "case", "direction": "higher", "control": "null_model", "range": [0, 1],
+            "rule": {"type": "noninferior", "margin": 0.1},
+        }  # fmt: skip
+        path = folder / "suite.yaml"
+        body = {"suite": "counted", "version": 1, "canary": "canary-0123456789", **fields}
+        path.write_text(yaml.safe_dump({**body, "kpis": [{**usual, **kpi} for kpi in kpis or ({},)]}))
+        return path
+
+    return write
