@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import overlap
-from evals.instrument import Instrument
+from evals.instrument import LOOKED_AT, Instrument
 from evals.overlap import Hit, Index
 from evals.samples import Sample
 from registry import lineage
@@ -171,8 +171,22 @@ def sample_text(sample: Sample) -> str:
     return f"{sample.input}\n{right}"
 
 
-def unmarked(canary: str, files: Mapping[str, bytes]) -> list[str]:
-    """Return the names of a suite's own files without its canary: copied elsewhere, nothing gives them away."""
+def unmarked(canary: str, suite_path: Path, instruments: Sequence[Instrument]) -> list[str]:
+    """Return the names of a suite's own files that do not hold its canary: copied elsewhere, nothing gives them away.
+
+    Task files, what lies beside them, and data files in the clear are looked at; splits of datasets are no files of
+    the suite, and sealed ones cannot be copied by who has no key.
+    """
+    files = {
+        name: data
+        for each in instruments
+        for name, data in each.files.items()
+        if not name.startswith(LOOKED_AT) and not each.sealed
+    }
+    for each in instruments:
+        place = suite_path.parent / each.kpi.data
+        if each.kpi.data and not each.dataset and not each.sealed and place.is_file():
+            files[each.kpi.data] = place.read_bytes()
     return sorted(name for name, data in files.items() if canary.encode() not in data)
 
 
@@ -219,7 +233,7 @@ def _compare(
             counted, below = indices[kpi].hits()
             if marked:
                 counted = {name: Hit("canary", 1.0, marked, "") for name in texts[kpi]}
-            if getattr(each, "sealed", False):
+            if each.sealed:
                 counted, below = _wordless(counted), _wordless(below)
             hits[kpi] = (counted, below)
             cache[kpi].write(hits[kpi])

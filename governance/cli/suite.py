@@ -92,7 +92,7 @@ def screen(
     found = contamination.screen(
         session.ws, parts, instruments, canaries=[registered.body["canary"]], progress=session.progress
     )
-    notes += _unmarked(instruments, registered.body["canary"])
+    notes += _unmarked(path, instruments, registered.body["canary"])
     report: dict[str, Any] = {"screening": found, "notes": notes, "clean": found.clean}
     lines = [*found.render_lines(), *(f"note: {note}" for note in notes)]
     if min_k and asset is not None and fresh:
@@ -114,17 +114,11 @@ def _candidate(session: Session, ref: str) -> Asset:
         return session.ws.resolve(ref, "version")
 
 
-def _unmarked(instruments: list[Instrument], canary: str) -> list[str]:
-    """Return a sentence where files of the suite do not hold its canary; samples of datasets are no file of its own."""
+def _unmarked(path: Path, instruments: list[Instrument], canary: str) -> list[str]:
+    """Return a sentence where files of the suite do not hold its canary."""
     from evals.contamination import unmarked
 
-    files = {
-        name: data
-        for each in instruments
-        if not each.dataset and not getattr(each, "sealed", False)
-        for name, data in each.files.items()
-    }
-    missing = unmarked(canary, files)
+    missing = unmarked(canary, path, instruments)
     if not missing:
         return []
     names = ", ".join(f"`{name}`" for name in missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")

@@ -1,5 +1,6 @@
 """Contamination: copies of a sample in training data are found, whatever hides them; a language's idioms are not."""
 
+import dataclasses
 import json
 import random
 
@@ -107,20 +108,11 @@ def test_the_same_question_is_answered_from_the_store(ws, add_dataset, suite, hi
 
 def test_the_words_of_a_sealed_sample_are_not_kept(ws, add_dataset, suite, hidden):
     data = add_dataset("secret", {"train": [(hidden[1], "a")]})
-    sealed = _Sealed(suite[1][0])
+    sealed = dataclasses.replace(suite[1][0], sealed=True)
     seen = screen(ws, [data], [sealed])
     assert [hit.example for hit in seen.contaminated["answers"].values()] == [""]
     for file in ws.work("evals", "screens").iterdir():
         assert sentence(0).split()[0] not in file.read_text()
-
-
-class _Sealed:
-    """An instrument whose samples are sealed."""
-
-    sealed = True
-
-    def __init__(self, instrument):
-        self.kpi, self.samples, self.digest = instrument.kpi, instrument.samples, "sha256:sealed"
 
 
 def test_all_that_a_candidate_descends_from_is_searched(ws, add_dataset, suite, hidden):
@@ -236,6 +228,12 @@ def test_the_rule_is_what_counting_by_hand_gives(samples, texts):
             assert name not in counted or counted[name].kind == "near-duplicate"
 
 
-def test_the_canary_is_looked_for_in_every_file_of_a_suite():
-    files = {"tasks/a.py": b"# mark-0123456789\n", "tasks/b.yaml": b"task: b\n", "samples/k.jsonl": b"{}\n"}
-    assert contamination.unmarked("mark-0123456789", files) == ["samples/k.jsonl", "tasks/b.yaml"]
+def test_the_canary_is_looked_for_in_every_file_of_a_suite(suite, tmp_path):
+    path = tmp_path / "suite.yaml"
+    assert contamination.unmarked("screened-canary-0123456789", path, suite[1]) == ["data.jsonl"]
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write(json.dumps({"input": "x", "target": "y", "canary": "screened-canary-0123456789"}))
+    assert contamination.unmarked("screened-canary-0123456789", path, suite[1]) == []
+    own = dataclasses.replace(suite[1][0], files={"tasks/a.py": b"# none", "samples/answers.jsonl": b"{}"})
+    assert contamination.unmarked("screened-canary-0123456789", path, [own]) == ["tasks/a.py"]
+    assert contamination.unmarked("screened-canary-0123456789", path, [dataclasses.replace(own, sealed=True)]) == []
