@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evals.comparisons import Comparison
 from evals.evidence import gather
 from evals.looks import Past, nominal, share
+from evals.opponents import Comparison
 from evals.results import ControlResult, Results
 from evals.rules import tail_chances
 from evals.suite import SuiteSpec

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evals import looks, rules, slicing, validity
-from evals.comparisons import Comparison, Opponents, listed
 from evals.control_check import standing
 from evals.decision import SEVERITY, Decision, KpiVerdict, Verdict
 from evals.evidence import Evidence, Plan, gather, part
 from evals.looks import Failing, Past
+from evals.opponents import Comparison, Opponents, listed
 from evals.results import ControlResult, KpiResults, Results
 from evals.rules import Assessment
 from evals.slicing import Slice
