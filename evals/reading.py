@@ -177,8 +177,18 @@ def _marked(kpi: KpiResults, instrument: Instrument, runs: Sequence[Asset], due:
     judges = [judge for run in runs if (judge := (run.body.get("judges") or {}).get(instrument.kpi.id))]
     return replace(
         kpi, due=due, clusters_planned=instrument.clusters, largest=instrument.largest, source=source, target=target,
-        judge=Judgement(**judges[-1]) if judges else None,
+        judge=Judgement(**judges[-1]) if judges else None, slice_sizes=_slice_sizes(instrument),
     )  # fmt: skip
+
+
+def _slice_sizes(instrument: Instrument) -> dict[str, dict[str, int]]:
+    """Return how many samples of the whole plan have each value of each slice field."""
+    counts: dict[str, dict[str, int]] = {}
+    for sample in instrument.samples:
+        for field, value in sample.slices:
+            values = counts.setdefault(field, {})
+            values[value] = values.get(value, 0) + 1
+    return counts
 
 
 def _missing(instrument: Instrument, missing: int, count: int) -> NotYet:
