@@ -270,8 +270,3 @@ def _code() -> dict[str, str]:
 
 def _root() -> Path:
     return Path(evals.__file__).parent
-
-
-def run_inspect(*_: Any, **__: Any) -> list[Row]:
-    """Refuse: inspect KPIs are measured through `Inspect` sessions."""
-    raise SpecError("inspect KPIs are measured through sessions", hint="use `Inspect().open(bench)`")

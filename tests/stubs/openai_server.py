@@ -64,3 +64,37 @@ def said(text, **more):
 def refused(status, code):
     """An error in OpenAI's shape."""
     return status, {"error": {"message": f"refused: {code}", "code": code, "rules": ["some-rule"]}}
+
+
+def called(*calls):
+    """A chat completion that calls tools: (name, arguments as text) each."""
+    made = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    status, data = said(None, tool_calls=made)
+    data["choices"][0]["finish_reason"] = "tool_calls"
+    return status, data
+
+
+def completed(body, say="yes\nno"):
+    """What a server of `/completions` makes of a request: it says a text, or with `echo` scores the prompt's words.
+
+    A word's log-probability is minus its length in tenths; it is the likeliest if it is shorter than five characters.
+    The first word has none, as nothing stands before it.
+    """
+    prompt = body["prompt"]
+    choice = {"index": 0, "text": say, "finish_reason": "stop"}
+    if body.get("echo"):
+        words = prompt.split(" ")
+        words = [words[0], *(" " + word for word in words[1:])]
+        logs = [None, *(-len(word) / 10 for word in words[1:])]
+        best = [None, *({word: log} if len(word) < 5 else {"it": -0.01, word: log}
+                        for word, log in zip(words[1:], logs[1:], strict=True))]  # fmt: skip
+        offsets = [sum(map(len, words[:place])) for place in range(len(words) + 1)]
+        choice |= {"text": prompt + "!", "logprobs": {
+            "tokens": [*words, "!"], "token_logprobs": [*logs, -1.0], "top_logprobs": [*best, {"!": -1.0}],
+            "text_offset": offsets,
+        }}  # fmt: skip
+    return 200, {"object": "text_completion", "choices": [choice],
+                 "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": 1}}  # fmt: skip
