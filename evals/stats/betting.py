@@ -60,7 +60,7 @@ def log_capital(z: Array, counts: Array, low: Array | float, parts: Array, weigh
     """Return the logarithm of the hedged capital, shape (...), for shares `parts` of the largest safe bet."""
     z, counts = np.broadcast_arrays(np.asarray(z, dtype=np.float64), np.asarray(counts, dtype=np.float64))
     worst = np.broadcast_to(np.asarray(low, dtype=np.float64), z.shape[:-1])
-    capital = np.full(z.shape[:-1], -np.inf)
+    capital: Array = np.full(z.shape[:-1], -np.inf)
     for weight, share in zip(weights.tolist(), parts.tolist(), strict=True):
         factors = 1.0 + share * z / -worst[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -86,8 +86,8 @@ def spent(mode: str, alpha: float, fraction: float) -> float:
     if mode == "whole_suite":
         return float(alpha * min(1.0, fraction) ** WHOLE_SUITE_POWER)
     if mode == "group_sequential":
-        normal = NormalDist()
-        return 2.0 * normal.cdf(normal.inv_cdf(alpha / 2.0) / math.sqrt(min(1.0, fraction)))
+        reach = -NormalDist().inv_cdf(alpha / 2.0) / math.sqrt(min(1.0, fraction))
+        return math.erfc(reach / math.sqrt(2.0))  # twice the normal tail, exact far out
     return alpha
 
 
