@@ -51,10 +51,7 @@ def open_endpoints(
 
         asked = {kpi.endpoint for kpi in spec.kpis}
         if "guarded" in asked:
-            from policies.serve import Endpoint
-
-            permit = permits.issue(ws, candidate.id, suite, actor=evaluator, passphrase=passphrase)
-            add("guarded", lambda: Endpoint.start(ws, permit=permit, progress=progress))
+            add("guarded", lambda: _guarded(ws, candidate.id, suite, evaluator, passphrase, progress))
         if "vllm" in asked:
             add("vllm", lambda: _bare(ws, candidate.id, "vllm", progress))
         if outside is not None:
@@ -67,6 +64,15 @@ def open_endpoints(
                 ident = _judge_candidate(ws, name, judge)
                 add(f"judge:{name}", lambda ident=ident: _bare(ws, ident, "", progress))  # type: ignore[misc]
         yield found
+
+
+def _guarded(
+    ws: Workspace, candidate: str, suite: str, evaluator: str, passphrase: bytes | None, progress: Progress
+) -> GuardedEndpoint:
+    from policies.serve import Endpoint
+
+    permit = permits.issue(ws, candidate, suite, actor=evaluator, passphrase=passphrase)
+    return Endpoint.start(ws, permit=permit, progress=progress)
 
 
 def _bare(ws: Workspace, candidate: str, kind: str, progress: Progress) -> GuardedEndpoint:

@@ -1,4 +1,4 @@
-"""`hallmark gate`: run, decide, show."""
+"""`hallmark gate`: run, decide, show, ledger."""
 
 from __future__ import annotations
 
@@ -25,15 +25,26 @@ def _options(function: Any) -> Any:
 
 @gate.command("run")
 @_options
+@click.option("--dry-run", is_flag=True, help="Show the tests, the planned looks and what they may cost, and stop.")
 @command
-def run(session: Session, version: str, suite: Path, baseline: str | None) -> None:
-    """Evaluate what is missing, controls included, then judge.
+def run(session: Session, version: str, suite: Path, baseline: str | None, dry_run: bool) -> None:
+    """Evaluate look by look, controls included, and stop as soon as the verdict stands.
+
+    A rerun goes on after the last look; a test that is over is shown again.
 
     Example: hallmark gate run code --suite specs/suite.yaml
     """
-    from governance import candidates, gating
+    from evals.budget import estimate
+    from governance import candidates, gating, ledger
+    from governance.case import open_case
 
     asset = candidates.candidate_of(session.ws, version, actor=session.actor("evaluate", version))
+    if dry_run:
+        case = open_case(session.ws, asset, suite, baseline=baseline, actor=session.as_name)
+        cost = estimate(session.ws, case.suite, case.instruments)
+        said = {**ledger.describe(case.spec, case.standing), "estimate": cost.to_plain()}
+        session.emit(said, [*ledger.describe_lines(case.spec, case.standing), *cost.render_lines()])
+        return
     decision, value = gating.run(
         session.ws, asset, suite, baseline=baseline, actor=session.as_name, passphrase=session.passphrase,
         progress=session.progress,
@@ -46,7 +57,7 @@ def run(session: Session, version: str, suite: Path, baseline: str | None) -> No
 @_options
 @command
 def decide(session: Session, version: str, suite: Path, baseline: str | None) -> None:
-    """Judge stored results without measuring anything.
+    """Look once at stored results, measuring nothing; it counts as a look.
 
     Example: hallmark gate decide code --suite specs/suite.yaml --baseline prod
     """
@@ -76,3 +87,17 @@ def show(session: Session, ref: str) -> None:
     made = f"decision {asset.id[7:19]} by {asset.owner}, {asset.created[:19]}"
     session.emit(asset, [*gating.render(session.ws, asset, value), made])
     session.exit(value.exit_code)
+
+
+@gate.command("ledger")
+@click.option("--suite", metavar="NAME", help="Only this suite; default: all.")
+@command
+def ledger_(session: Session, suite: str | None) -> None:
+    """List every look that was taken: who was judged with which samples, at which level, and what came out.
+
+    Example: hallmark gate ledger --suite quickstart
+    """
+    from governance import ledger
+
+    rows = ledger.looks(session.ws, suite)
+    session.emit(rows, ledger.look_lines(rows))
