@@ -74,7 +74,7 @@ def check(
     reference, current = _read(ws, alias, windows, certificate)
     enough = min(len(reference), len(current)) >= MIN_WINDOW
     alpha = level.alpha / 2 if replays else level.alpha
-    signals = _judge(read_signals(reference, current), current, alpha, progress) if enough else []
+    signals = judge(read_signals(reference, current), current, alpha, progress) if enough else []
     canaries = _canaries(replays, alpha)
     digest = ""
     if html is not None and (enough or replays):
@@ -173,7 +173,7 @@ def _window(rows: Sequence[Decision]) -> dict[str, Any]:
     }
 
 
-def _judge(
+def judge(
     signals: Sequence[Signal], current: Sequence[Decision], alpha: float, progress: Progress
 ) -> list[dict[str, Any]]:
     """Return one finding a signal: both means, both detectors, and the verdict; alpha is shared by all of them."""

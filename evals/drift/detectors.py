@@ -104,6 +104,7 @@ class Sequential:
         self._known = sorted(reference)
         self._share = share
         self._bets = np.zeros(2 * len(STEPS) if share is None else len(RATIOS))
+        self.pays: Array = np.ones(len(self._bets))  # what each bet paid last
         self.statistic = 0.0
 
     def feed(self, value: float, label: str) -> float:
@@ -113,7 +114,8 @@ class Sequential:
         total = len(self._known)
         above = total - upto - 1
         p = np.asarray([(above + _tie(label) * (upto - below + 1)) / total])
-        self._bets = np.minimum((self._bets + 1.0) * _pays(p, self._share)[0], HUGE)
+        self.pays = _pays(p, self._share)[0]
+        self._bets = np.minimum((self._bets + 1.0) * self.pays, HUGE)
         self.statistic = float(self._bets.mean())
         return self.statistic
 
