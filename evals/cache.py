@@ -69,13 +69,13 @@ class RowCache:
         (self.folder / key).mkdir(parents=True, exist_ok=True)
         replace_file(self.folder / key / "note.json", json.dumps(value).encode())
 
-    def noted(self, key: str) -> dict[str, Any] | None:
-        """Return what `note` kept, or None."""
+    def noted(self, key: str) -> dict[str, Any]:
+        """Return what `note` kept; empty where there is nothing."""
         try:
             found = json.loads((self.folder / key / "note.json").read_bytes())
         except (FileNotFoundError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 class AnswerCache:

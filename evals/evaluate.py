@@ -177,18 +177,19 @@ class Evaluation:
             for instrument, found in self._sessions.measure(unknown):
                 kept = stored(instrument, found)
                 self._cache.put(self._key(instrument), kept)
+                self._note(instrument)
                 rows[instrument.kpi.id] += kept
         return {task.instrument.kpi.id: stored(task.instrument, rows[task.instrument.kpi.id]) for task in tasks}
 
     def _key(self, instrument: Instrument) -> str:
-        identity = self._model.identity(self._ws, self._model.target(instrument.kpi))
+        identity = self._model.identity(self._ws, self._model.target(instrument.kpi), instrument.kpi.id)
         return RowCache.key(identity, instrument.digest)
 
     def _record(self, tasks: Sequence[Task], rows: Mapping[str, Sequence[Row]]) -> Asset:
         """Return the registered EvalRun of complete tasks."""
         kpis = [task.instrument.kpi for task in tasks]
         failed = {name: len({row.sample_id for row in found if row.error}) for name, found in rows.items()}
-        guarded = any(kpi.endpoint == "guarded" for kpi in kpis) and not self._model.control
+        notes = {task.instrument.kpi.id: self._cache.noted(self._key(task.instrument)) for task in tasks}
         record = EvalRun(
             candidate=self.candidate.id,
             suite=self.suite.id,
@@ -199,21 +200,19 @@ class Evaluation:
             errors=failed,
             target={kpi.id: kpi.endpoint for kpi in kpis},
             harness={kpi.id: kpi.harness for kpi in kpis},
-            permit=self._model.endpoint("guarded").permit if guarded else "",
+            permit=next((note["permit"] for note in notes.values() if "permit" in note), ""),
             control=self._model.control,
-            judges=self._judges(tasks) or None,
+            judges={name: note["judge"] for name, note in notes.items() if "judge" in note} or None,
         )
         parents = [("candidate", self.candidate.id), ("suite", self.suite.id)]
         return self._ws.register(record, actor=self._actor, name=self.suite.name, parents=parents)
 
-    def _judges(self, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
-        """Return how the judge of each KPI stands, as plain data; what was said of it last."""
-        found = {}
-        for instrument in (task.instrument for task in tasks if task.instrument.kpi.judge):
-            key, name = self._key(instrument), instrument.kpi.id
-            if name in self._sessions.judgements:
-                self._cache.note(key, plain(self._sessions.judgements[name]))
-            known = self._cache.noted(key)
-            if known is not None:
-                found[name] = known
-        return found
+    def _note(self, instrument: Instrument) -> None:
+        """Keep with measured rows what a run of theirs has to say: the permit they came under, and their judge."""
+        note: dict[str, Any] = {}
+        if instrument.kpi.endpoint == "guarded" and not self._model.control:
+            note["permit"] = self._model.endpoint("guarded").permit
+        if instrument.kpi.id in self._sessions.judgements:
+            note["judge"] = plain(self._sessions.judgements[instrument.kpi.id])
+        if note:
+            self._cache.note(self._key(instrument), note)

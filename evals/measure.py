@@ -65,8 +65,8 @@ class Model:
         words = kpi.endpoint == "weights" and kpi.harness != "lm-eval"
         return "guarded" if self.control == "planted_violator" and words else kpi.endpoint
 
-    def identity(self, ws: Workspace, target: str) -> dict[str, Any]:
-        """Return what decides the answers of a target."""
+    def identity(self, ws: Workspace, target: str, kpi: str = "") -> dict[str, Any]:
+        """Return what decides the answers of a target; `kpi` is named where its endpoint is not there."""
         if target == "weights":
             null = null_identity(ws, self.candidate, NULL_SEED) if self.control else None
             return null or weights_identity(self.candidate)
@@ -78,7 +78,7 @@ class Model:
             case "vllm":
                 return served_identity(self.candidate, "vllm")
             case _:
-                endpoint = self.endpoint(target)
+                endpoint = self.endpoint(target, kpi)
                 return {"url": endpoint.base_url.rstrip("/"), "model": str(getattr(endpoint, "model", ""))}
 
     def endpoint(self, name: str, kpi: str = "") -> GuardedEndpoint:

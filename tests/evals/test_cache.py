@@ -8,23 +8,56 @@ from evals.samples import Row
 ROWS = [Row("a", "k", 0, 1.0, 1.0, "c"), Row("b", "k", 0, 0.0, 1.0, "c")]
 
 
-def test_rows_come_back(tmp_path):
+BY_SAMPLE = {"a": [ROWS[0]], "b": [ROWS[1]]}
+
+
+def test_rows_come_back_by_sample(tmp_path):
     cache = RowCache(tmp_path / "rows")
-    assert cache.get("key") is None
+    assert cache.get("key") == {}
     cache.put("key", ROWS)
-    assert cache.get("key") == ROWS
-    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["key.parquet"]
+    cache.put("key", [])
+    assert cache.get("key") == BY_SAMPLE
+    assert len(list((tmp_path / "rows" / "key").iterdir())) == 1
+
+
+def test_rows_are_added_and_the_first_of_a_sample_counts(tmp_path):
+    cache = RowCache(tmp_path)
+    epochs = [Row("c", "k", epoch, 0.5, 1.0, "c") for epoch in (0, 1)]
+    cache.put("key", [ROWS[0]])
+    cache.put("key", [Row("a", "k", 0, 7.0, 1.0, "c"), *epochs])
+    assert cache.get("key") == {"a": [ROWS[0]], "c": epochs}
+    assert cache.get("other") == {}
 
 
 @pytest.mark.parametrize("size", [0, 10, -1])
-def test_a_damaged_file_is_measured_again(tmp_path, size):
+def test_a_damaged_part_is_measured_again_and_the_others_stay(tmp_path, size):
     cache = RowCache(tmp_path)
-    cache.put("key", ROWS)
-    file = tmp_path / "key.parquet"
-    file.write_bytes(file.read_bytes()[:size])
-    assert cache.get("key") is None
-    cache.put("key", ROWS)
-    assert cache.get("key") == ROWS
+    cache.put("key", [ROWS[0]])
+    (part,) = (tmp_path / "key").iterdir()
+    cache.put("key", [ROWS[1]])
+    part.write_bytes(part.read_bytes()[:size])
+    assert cache.get("key") == {"b": [ROWS[1]]}
+    cache.put("key", [ROWS[0]])
+    assert cache.get("key") == BY_SAMPLE
+
+
+def test_a_part_that_was_not_finished_does_not_count(tmp_path):
+    cache = RowCache(tmp_path)
+    cache.put("key", [ROWS[0]])
+    (part,) = (tmp_path / "key").iterdir()
+    part.rename(part.with_name(f".{part.name}"))
+    assert cache.get("key") == {}
+
+
+def test_what_is_noted_of_rows_is_replaced_and_may_be_torn(tmp_path):
+    cache = RowCache(tmp_path)
+    assert cache.noted("key") == {}
+    cache.note("key", {"permit": "p"})
+    cache.note("key", {"permit": "q"})
+    assert cache.noted("key") == {"permit": "q"}
+    (tmp_path / "key" / "note.json").write_text("[1")
+    assert cache.noted("key") == {}
+    assert cache.get("key") == {}
 
 
 def test_another_model_or_instrument_is_another_key():

@@ -1,13 +1,15 @@
-"""The endpoint that control runs ask: one answer to everything, over real HTTP."""
+"""Controls: the endpoint that they ask, over real HTTP, and which of their rows count."""
 
 import asyncio
 
-import pytest
-
-from evals.controls import PLANTED, ConstantEndpoint, control_results, find_control
+from evals.constant import PLANTED, ConstantEndpoint
+from evals.controls import read_controls
 from evals.harness.provider import Client
-from evals.samples import Row, encode
+from evals.instrument import Instrument
+from evals.samples import Row, Sample, encode
 from registry.records import EvalRun
+from tests.evals.gate_cases import kpi as gate_kpi
+from tests.evals.gate_cases import suite
 
 
 def ask(endpoint, text):
@@ -39,41 +41,49 @@ def test_the_constant_answer_is_constant():
         endpoint.close()
 
 
-def run_of(ws, control, kpi, instrument, value):
-    blob = ws.artifacts.add_bytes(encode([Row("a", kpi, 0, value, 1.0, "c")]))
+def run_of(ws, control, candidate, values, **fields):
+    rows = [Row(f"s{number}", "a", 0, value, 1.0, f"s{number}") for number, value in values.items()]
     record = EvalRun(
-        candidate="sha256:c", suite="sha256:s", instruments={kpi: instrument}, results=blob, planned={kpi: 1},
-        completed={kpi: 1}, errors={kpi: 0}, target={kpi: "weights"}, harness={kpi: "lm-eval"}, control=control,
+        **{
+            "candidate": candidate, "suite": "sha256:s", "instruments": {"a": "one"}, "planned": {"a": 4},
+            "results": ws.artifacts.add_bytes(encode(rows)), "completed": {"a": len(rows)}, "errors": {"a": 0},
+            "target": {"a": "weights"}, "harness": {"a": "lm-eval"}, "control": control, **fields,
+        }
     )  # fmt: skip
     return ws.register(record, actor="operator")
 
 
-@pytest.fixture
-def instrument():
-    from types import SimpleNamespace
-
-    return lambda kpi, digest: SimpleNamespace(kpi=SimpleNamespace(id=kpi), digest=digest)
-
-
-def test_only_a_control_with_this_very_instrument_counts(ws, instrument):
-    run_of(ws, "", "a", "one", 1.0)
-    run = run_of(ws, "null_model", "a", "one", 0.0)
-    assert find_control(ws, "null_model", instrument("a", "one")).id == run.id
-    assert find_control(ws, "null_model", instrument("a", "two")) is None
-    assert find_control(ws, "planted_violator", instrument("a", "one")) is None
-    newer = run_of(ws, "null_model", "a", "one", 0.5)
-    assert find_control(ws, "null_model", instrument("a", "one")).id == newer.id
+def gating(control="null_model", digest="one", **fields):
+    entry = {"samples": 4, "control": control, **fields}
+    (kpi,) = suite(gate_kpi("a", **entry)).kpis
+    return Instrument(kpi, tuple(Sample(f"s{n}", f"s{n}", "") for n in range(4)), {}, "", digest)
 
 
-def test_runs_of_one_control_are_merged_for_the_gate(ws):
-    runs = {
-        "a": run_of(ws, "null_model", "a", "one", 0.0),
-        "b": run_of(ws, "null_model", "b", "two", 0.5),
-        "c": run_of(ws, "planted_violator", "c", "three", 1.0),
-    }
-    found = control_results(ws, runs)
-    assert {name: set(control.results.kpis) for name, control in found.items()} == {
-        "null_model": {"a", "b"},
-        "planted_violator": {"c"},
-    }
-    assert found["null_model"].results.kpis["b"].instrument == "two"
+def test_only_a_control_with_this_very_instrument_counts(ws):
+    run_of(ws, "", "sha256:c", dict.fromkeys(range(4), 1.0))
+    run = run_of(ws, "null_model", "sha256:c", dict.fromkeys(range(4), 0.0))
+    found, cited = read_controls(ws, run, [gating()])
+    assert cited == [run]
+    assert list(found["null_model"].results.kpis["a"].values) == [0.0] * 4
+    assert read_controls(ws, run, [gating(digest="two")]) == ({}, [])
+    assert read_controls(ws, run, [gating("planted_violator")]) == ({}, [])
+    assert read_controls(ws, run, [gating()], {}) == ({}, [])
+
+
+def test_rows_of_two_null_models_are_never_mixed(ws):
+    run = run_of(ws, "null_model", "sha256:c", {0: 0.0, 1: 0.0})
+    run_of(ws, "null_model", "sha256:d", {2: 1.0, 3: 1.0})
+    assert read_controls(ws, run, [gating()]) == ({}, [])
+    assert read_controls(ws, run, [gating()], {"a": 2})[1] == [run]
+    rest = run_of(ws, "null_model", "sha256:c", {2: 0.5, 3: 0.5})
+    found, cited = read_controls(ws, run, [gating()])
+    assert cited == [run, rest]
+    assert list(found["null_model"].results.kpis["a"].values) == [0.0, 0.0, 0.5, 0.5]
+
+
+def test_an_imported_control_counts_and_says_so(ws):
+    run = run_of(ws, "null_model", "sha256:c", dict.fromkeys(range(4), 0.0), imported=True, target={"a": "import"})
+    found, cited = read_controls(ws, run, [gating()])
+    assert cited == [run]
+    assert found["null_model"].results.kpis["a"].source == "imported"
+    assert found["null_model"].control == "null_model"
