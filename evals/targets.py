@@ -44,13 +44,18 @@ class WeightsTarget:
 
 @dataclass(frozen=True, slots=True)
 class EndpointTarget:
-    """An OpenAI-compatible endpoint; `identity` is what it serves, `model` what to ask for (empty: its only one)."""
+    """An OpenAI-compatible endpoint; `identity` is what it serves, `model` what to ask for (empty: its only one).
+
+    `tokenizer` is a folder with the tokenizer of what it serves, where that is known: harnesses can then send the very
+    tokens that the weights would see in process.
+    """
 
     base_url: str
     api_key: str
     headers: dict[str, str]
     identity: dict[str, Any]
     model: str = ""
+    tokenizer: Path | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return what a harness child needs; it holds the key."""
@@ -79,6 +84,16 @@ def served_identity(candidate: Candidate, engine: str) -> dict[str, Any]:
     """Return what decides what a candidate's weights say in a bare engine, whatever engine it names itself."""
     own = {"own_engine": candidate.engine, "engine_version": candidate.engine_version}
     return {**weights_identity(candidate), "engine": engine, **own}
+
+
+def write_tokenizer(ws: Workspace, candidate: Candidate, folder: Path) -> Path:
+    """Write everything of a candidate's model folder but its weights, verified, and return the folder."""
+    for entry in ws.artifacts.manifest(candidate.weights).entries:
+        if not entry.path.endswith(_NOT_NULL):
+            path = folder / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(ws.artifacts.read_bytes(entry.blake3))
+    return folder
 
 
 @contextmanager
