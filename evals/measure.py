@@ -27,6 +27,7 @@ from evals.targets import (
     open_weights,
     served_identity,
     weights_identity,
+    write_tokenizer,
 )
 from registry.artifacts import remove_tree
 from registry.errors import EngineFailure
@@ -200,7 +201,11 @@ class Sessions:
     def _target(self, name: str) -> WeightsTarget | EndpointTarget:
         identity = self._model.identity(self._ws, name)
         if name != "weights":
-            return open_endpoint(self._model.endpoint(name), identity, anywhere=name == "url")
+            opened = open_endpoint(self._model.endpoint(name), identity, anywhere=name == "url")
+            if name != "vllm" or self._model.control or self._scratch is None:
+                return opened
+            folder = write_tokenizer(self._ws, self._model.candidate, self._scratch / "tokenizer")
+            return replace(opened, tokenizer=folder)
         if self._weights is None:
             seed = NULL_SEED if self._model.control else None
             self._weights = self._stack.enter_context(open_weights(self._ws, self._model.candidate, random_seed=seed))
