@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inspect_ai.log import EvalLog, EvalSample
-from inspect_ai.model import ChatMessage
 from inspect_ai.scorer import Score
 
 from evals.children.provider import Cost, scope_of
@@ -15,8 +14,6 @@ from evals.samples import Row, detail
 from registry.errors import SpecError
 
 OUTPUT_CHARACTERS = 2000
-_NO_SANDBOX = "No sandbox environment has been provided"
-"""How inspect-ai begins what it says of a tool that looks for a sandbox where there is none."""
 _WORDS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
@@ -58,8 +55,6 @@ def value_of(sample: EvalSample, metric: str) -> tuple[float, str, str]:
     if sample.error is not None:
         said = sample.error.message.strip().splitlines()
         return math.nan, (said[0] if said else "the sample failed")[:200], ""
-    if any(_lacked_sandbox(message) for message in sample.messages):
-        return math.nan, "a tool needs a sandbox, and the KPI allows none", ""
     scores = sample.scores or {}
     score, key = _find(scores, metric)
     if score is None:
@@ -78,11 +73,6 @@ def value_of(sample: EvalSample, metric: str) -> tuple[float, str, str]:
         reason = f" ({score.reason})" if score.reason else ""
         return math.nan, f"the scorer gave no number: {str(raw)[:40]}{reason}", note
     return value, "", note
-
-
-def _lacked_sandbox(message: ChatMessage) -> bool:
-    """Return whether a message tells the model that its tool could not run: it was not measured with its tools."""
-    return message.role == "tool" and message.error is not None and _NO_SANDBOX in message.error.message
 
 
 def _reads(scores: Mapping[str, Score], metric: str) -> bool:

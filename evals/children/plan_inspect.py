@@ -15,8 +15,17 @@ from registry.errors import SpecError
 
 def work(request: dict[str, Any], link: Link) -> None:
     """Plan the KPI of a request: {folder, kpi, out}; its samples go to `out` as JSON."""
-    kpi = request["kpi"]
-    task = load_task(Path(request["folder"]), kpi["task"])
+    samples = plan(Path(request["folder"]), request["kpi"])
+    Path(request["out"]).write_text(json.dumps([sample.plain() for sample in samples]), encoding="utf-8")
+    link.send("planned", file=request["out"])
+
+
+def plan(folder: Path, kpi: dict[str, Any]) -> list[Sample]:
+    """Return the samples of a KPI, chosen over clusters by content.
+
+    Raises SpecError: the task cannot be loaded or run as the KPI says, or has fewer different samples than planned.
+    """
+    task = load_task(folder, kpi["task"])
     check_metric(task, kpi["metric"])
     found = list(named(task.dataset))
     check_sandbox(task, found, kpi["sandbox"])
@@ -28,8 +37,7 @@ def work(request: dict[str, Any], link: Link) -> None:
             f"`{kpi['id']}` plans {kpi['samples']} samples, its task has {len(found) + twice}{note}", field="samples",
             hint="plan fewer samples or give the task more; every sample must be different",
         )  # fmt: skip
-    Path(request["out"]).write_text(json.dumps([sample.plain() for sample in samples]), encoding="utf-8")
-    link.send("planned", file=request["out"])
+    return samples
 
 
 def _planned(sample: Any, kpi: dict[str, Any]) -> Sample:

@@ -146,14 +146,15 @@ def complete(logs: list[EvalLog], total: int, kpi: str) -> EvalLog:
     Raises EngineFailure: the run did not succeed, or samples are missing from its log.
     """
     log = logs[0] if logs else None
-    if log is None or log.status != "success" or log.results is None:
+    if log is None or log.status != "success":
         why = log.error.message.strip().splitlines()[-1][:300] if log and log.error else "it did not finish"
         raise EngineFailure(f"`{kpi}`: {why}", hint="answers so far are kept; run the evaluation again")
     samples = log.samples or []
     failed = sum(sample.error is not None for sample in samples)
-    if len(samples) != total or log.results.completed_samples + failed != total:
+    completed = log.results.completed_samples if log.results is not None else 0  # none where every sample failed
+    if len(samples) != total or completed + failed != total:
         raise EngineFailure(
-            f"`{kpi}`: {total} samples were planned, {log.results.completed_samples} completed and {failed} failed",
+            f"`{kpi}`: {total} samples were planned, {completed} completed and {failed} failed",
             hint="run the evaluation again",
         )
     return log

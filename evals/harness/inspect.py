@@ -205,12 +205,17 @@ def task_files(kpi: Kpi, suite: Path) -> dict[str, bytes]:
     if path.parent.resolve() != root.resolve():
         found |= set(_readable(path.parent))
     try:
-        return {each.relative_to(root).as_posix(): each.read_bytes() for each in sorted(found)}
+        return {_inside(each, root): each.read_bytes() for each in sorted(found)}
     except FileNotFoundError as error:
         raise NotFound(f"no data file `{error.filename}`", hint="paths are relative to the suite file") from None
     except ValueError:
         raise SpecError(f"`{kpi.task}` lies outside the suite's folder", file=str(suite), field="task",
                         hint="keep tasks and data beside the suite file") from None  # fmt: skip
+
+
+def _inside(path: Path, root: Path) -> str:
+    """Return a path relative to the suite's folder. Raises ValueError for one that leads out of it."""
+    return Path(os.path.normpath(path)).relative_to(os.path.normpath(root)).as_posix()
 
 
 def _readable(folder: Path) -> Iterator[Path]:

@@ -147,7 +147,7 @@ def test_a_limit_of_the_task_ends_an_endless_agent(stage):
 
 
 def test_a_tool_that_needs_a_sandbox_makes_an_error_and_no_score(stage):
-    stage.says = lambda body, count: called(("bash", '{"cmd": "ls"}')) if count == 1 else said("x")
+    stage.says = lambda body, count: called(("bash", '{"command": "ls"}')) if count == 1 else said("x")
     rows = stage.rows(instrument(kpi("tasks/cases.py@shell", samples=1), one_question("list", "x")))
     assert math.isnan(rows[0].value)
     assert "sandbox" in rows[0].error.lower()
@@ -155,7 +155,7 @@ def test_a_tool_that_needs_a_sandbox_makes_an_error_and_no_score(stage):
 
 def test_a_local_sandbox_runs_code_where_the_kpi_allows_it(stage):
     stage.says = lambda body, count: (
-        called(("bash", '{"cmd": "echo y | tr y x"}')) if count == 1 else said(body["messages"][-1]["content"])
+        called(("bash", '{"command": "echo y | tr y x"}')) if count == 1 else said(body["messages"][-1]["content"])
     )
     of = instrument(kpi("tasks/cases.py@shell", samples=1, sandbox="local"), one_question("list", "x"), digest="local")
     assert [(row.value, row.error) for row in stage.rows(of)] == [(1.0, "")]
