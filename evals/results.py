@@ -164,7 +164,7 @@ def _numpy(column: Any) -> Array:
     import pyarrow as pa
 
     if pa.types.is_string(column.type):
-        names, codes = coded(column.fill_null(""))
+        names, codes = coded(column)
         values: Array = np.array(names, dtype=object)[codes]
         return values
     numbers: Array = column.to_numpy()
@@ -178,7 +178,7 @@ def coded(column: Any) -> tuple[list[str], Array]:
     whole = column.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], column.type)
-    coded = whole.dictionary_encode()
+    coded = whole.fill_null("").dictionary_encode()
     names: list[str] = coded.dictionary.to_pylist()
     return names, coded.indices.to_numpy()
 

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from evals.imports import import_rows
-from evals.incoming import COLUMNS, Intake, Line, foreign_id
+from evals.incoming import COLUMNS, Intake, Line, foreign_id, read_lines
 from evals.samples import decode, read_results
+from evals.suite import SuiteSpec
+from registry import specs
 from registry.errors import HallmarkError, NotFound, Refused, SpecError, UnknownName
 from registry.records import Candidate, EvalRun
 
@@ -25,6 +27,7 @@ kpis:
   - {id: own, harness: lm-eval, task: exact_match, data: own.jsonl, samples: 1, direction: higher,
      rule: {type: advisory}}
 """
+SPEC = specs.parse(SUITE, SuiteSpec)
 QUALITY = [{"sample": f"q{n}", "kpi": "quality", "value": n / 2} for n in range(3)]
 LEAKS = [
     {"sample": n, "kpi": "leaks", "value": 0, "epoch": epoch, "cluster": f"c{n}", "slices": {"language": "de"}}
@@ -71,6 +74,21 @@ def bring(ws, suite, candidates, tmp_path):
         return import_rows(ws, candidates[candidate], suite, file, actor="operator", **more)
 
     return bring
+
+
+@pytest.fixture
+def check(tmp_path):
+    """A function that reads rows from a file and checks them, as an import does before it stores anything."""
+
+    def check(rows):
+        file = tmp_path / "rows.jsonl"
+        file.write_bytes(rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode())
+        intake = Intake({kpi.id: kpi for kpi in SPEC.kpis})
+        for line in read_lines(file):
+            intake.take(line)
+        return intake.finish(str(file))
+
+    return check
 
 
 def changed(rows, index, **fields):
@@ -146,12 +164,18 @@ def test_parquet_and_jsonl_give_the_same_run(bring):
         (changed(LEAKS, 1, weight=2.0, value=0), 2, "another `weight`"),
     ],
 )  # fmt: skip
-def test_a_wrong_row_is_named_by_line_and_nothing_is_stored(ws, bring, rows, line, said):
+def test_a_wrong_row_is_named_by_its_line(check, rows, line, said):
     with pytest.raises(SpecError) as caught:
-        bring(rows)
+        check(rows)
     assert said in caught.value.message
     assert f"rows.jsonl:{line}: " in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("rows", [changed(QUALITY, 2, value=math.nan), QUALITY[:2], QUALITY + LEAKS[:3]])
+def test_nothing_of_a_wrong_file_is_stored(ws, bring, rows):
+    with pytest.raises(SpecError):
+        bring(rows)
     assert ws.assets(EvalRun.KIND) == []
 
 
@@ -161,6 +185,7 @@ def test_a_wrong_row_is_named_by_line_and_nothing_is_stored(ws, bring, rows, lin
         (QUALITY[:2], "has 2 samples, 3 are planned"),
         ([*QUALITY, {"sample": "q9", "kpi": "quality", "value": 1}], "has 4 samples, 3 are planned"),
         (LEAKS[:3], "has 1 row(s) of sample"),
+        (changed(LEAKS, 1, epoch=3), "2 epoch(s) are planned"),
         (QUALITY + LEAKS[:2], "has 1 samples, 2 are planned"),
         (changed(QUALITY, 0, scorer="another"), "2 scorers"),
         ([], "no rows"),
@@ -171,14 +196,13 @@ def test_a_wrong_row_is_named_by_line_and_nothing_is_stored(ws, bring, rows, lin
         (b'{"sample": "a", "kpi": "quality", "value": 0, "value": 1}\n', "given twice"),
         (b"[" * 100_000 + b"\n", "not a JSON object"),
     ],
-    ids=["few", "many", "epoch", "part", "scorers", "none", "blank", "list", "broken", "bytes", "twice", "deep"],
+    ids=["few", "many", "epoch", "gap", "part", "scorers", "none", "blank", "list", "broken", "bytes", "twice", "deep"],
 )
-def test_an_incomplete_or_unreadable_file_is_refused_whole(ws, bring, rows, said):
+def test_an_incomplete_or_unreadable_file_is_refused_whole(check, rows, said):
     with pytest.raises(SpecError) as caught:
-        bring(rows)
+        check(rows)
     assert said in caught.value.message
     assert caught.value.hint
-    assert ws.assets(EvalRun.KIND) == []
 
 
 def test_files_and_names_that_are_not_there(ws, suite, candidates, bring, tmp_path):

@@ -41,6 +41,13 @@ def test_a_journal_of_a_release_gives_the_rows_it_gave_then(release, tmp_path):
         assert json.loads(json.dumps(found, default=bytes.hex)) == rows, table
 
 
+@pytest.mark.parametrize("release", ["0.1", "0.2"])
+def test_sample_rows_of_a_release_hold_defaults_in_later_columns(release, tmp_path):
+    later = "slices, output, latency_ms, prompt_tokens, completion_tokens, scorer"
+    found = opened(release, tmp_path).query(f"SELECT DISTINCT {later} FROM sample_result")
+    assert [tuple(row.values()) for row in found] == [("", "", 0.0, 0, 0, "")]
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_journal_of_a_release_takes_new_records(release, tmp_path):
     store = opened(release, tmp_path)
