@@ -44,7 +44,7 @@ def suite(tmp_path_factory):
     (folder / "more").mkdir()
     (folder / "more" / "more.py").write_text(MORE)
     (folder / "more" / "beside.py").write_text(
-        "from inspect_ai.dataset import Sample\n\ndef samples(text):\n    return [Sample(one) for one in text.split()]\n"
+        "from inspect_ai.dataset import Sample\ndef samples(text):\n    return [Sample(one) for one in text.split()]"
     )
     (folder / "more" / "data.txt").write_text("one two three")
     (folder / "alone.py").write_text(TASKS)
