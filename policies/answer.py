@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from policies.refusal import Refusal, blocked
 from policies.stream import Piece
 from policies.surfaces import Channel, ChatAnswer, Chunk, ChunkChoice, TextAnswer, TextChoice, ToolPiece, Turn
 from policies.upstream import UpstreamBroken
+from registry.traits import describe
 
 FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter"})
 MAIN = frozenset({"content", "text"})
@@ -33,12 +35,19 @@ class Ledger:
         self.released: dict[Channel, list[str]] = {}
         self.finishes: dict[int, str] = {}
         self.usage: surfaces.Usage | None = None
+        self.mean_logprob: float | None = None
 
     def hit(self, rules: Iterable[str]) -> None:
         """Note rules that changed or stopped a text, each once."""
         for rule in rules:
             if rule not in self.rules:
                 self.rules.append(rule)
+
+    def count(self, usage: surfaces.Usage | None) -> None:
+        """Take the token counts, and out of them what is not for the caller."""
+        self.usage = usage
+        if usage is not None and usage.mean_logprob is not msgspec.UNSET:
+            self.mean_logprob, usage.mean_logprob = usage.mean_logprob, msgspec.UNSET
 
     def release(self, channel: Channel, text: str) -> None:
         """Note a text that leaves."""
@@ -56,10 +65,15 @@ class Ledger:
         spoken = [channel for channel in sorted(self.released) if channel[1] in MAIN]
         return "".join(self.released[spoken[0]]) if spoken else ""
 
-    def tools(self) -> dict[str, int]:
-        """Return how many tool calls were released, and the arguments of how many are no JSON object."""
+    def signals(self, key: bytes) -> dict[str, Any]:
+        """Return the released answer in numbers: its traits, tool calls, those whose arguments are no JSON object.
+
+        The mean log probability of its tokens is there where the engine says it.
+        """
+        said = {} if self.mean_logprob is None else {"mean_logprob": self.mean_logprob}
         calls = ["".join(texts) for (_, name), texts in self.released.items() if name.startswith("tool:")]
-        return {"tool_calls": len(calls), "tool_errors": sum(not _is_object(call) for call in calls)}
+        errors = sum(not _is_object(call) for call in calls)
+        return {"output": describe(self.main, key), "tool_calls": len(calls), "tool_errors": errors, **said}
 
     def digest(self, key: bytes) -> str:
         """Return the keyed hash of all that was released; equal for streamed and whole answers of equal text."""
@@ -139,7 +153,8 @@ class StreamedAnswer:
             raise UpstreamBroken(f"the engine sent no chunk: {error}") from None
         self._created = chunk.created
         if chunk.usage is not None:
-            self.ledger.usage, chunk.usage = chunk.usage, None
+            self.ledger.count(chunk.usage)
+            chunk.usage = None
         kept = []
         for choice in chunk.choices:
             if choice.index in self.ledger.finishes:
@@ -236,7 +251,7 @@ def enforce_whole(enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[s
             slot.put(piece.text)
         choice.finish_reason = choice.finish_reason if choice.finish_reason in FINISHES else "stop"
         ledger.finishes[choice.index] = choice.finish_reason
-    ledger.usage = answer.usage
+    ledger.count(answer.usage)
     return None
 
 

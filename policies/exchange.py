@@ -120,7 +120,7 @@ class Exchange:
             "input_hash": self.input_hash,
             "output_hash": ledger.digest(key) if ledger.released else "",
             "determinism": self.determinism,
-            "signals": {"input": self.input_traits, "output": describe(ledger.main, key), **ledger.tools()},
+            "signals": {"input": self.input_traits, **ledger.signals(key)},
         }
 
     def intent(self, served: Served) -> dict[str, Any]:

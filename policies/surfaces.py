@@ -21,11 +21,12 @@ Channel = tuple[int, str]
 
 
 class Usage(Struct):
-    """Token counts."""
+    """Token counts. `mean_logprob`, where an engine says it, is for the decision log and never sent on."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     total_tokens: int = 0
+    mean_logprob: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionPiece(Struct, omit_defaults=True):

@@ -25,7 +25,7 @@ class News:
 class Sequence:
     """A sequence from submission to its end. Only the batcher's thread changes it, except `cancelled`.
 
-    `limit` is the most tokens it may bring.
+    `limit` is the most tokens it may bring; `logprob` sums the log probabilities of those drawn so far.
     """
 
     choice: int
@@ -40,6 +40,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     rng: random.Random = field(init=False)
     rules: Any = None
+    logprob: float = 0.0
 
     def __post_init__(self) -> None:
         self.rng = self.settings.rng(self.choice)

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from policies.engines.decoding import Sequence
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -26,6 +28,7 @@ class Reply:
     prompt_tokens: int
     include_usage: bool = False
     completion_tokens: int = 0
+    logprob: float = 0.0
     id: str = field(init=False)
     created: int = field(init=False)
 
@@ -33,13 +36,20 @@ class Reply:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
         self.created = int(time.time())
 
-    def usage(self) -> dict[str, int]:
-        """Return the usage object."""
+    def add(self, ended: Sequence) -> None:
+        """Count a sequence that has ended."""
+        self.completion_tokens += len(ended.tokens)
+        self.logprob += ended.logprob
+
+    def usage(self) -> dict[str, float]:
+        """Return the usage object; beside OpenAI's counts, the tokens' mean log probability for the decision log."""
         total = self.prompt_tokens + self.completion_tokens
+        mean = {"mean_logprob": round(self.logprob / self.completion_tokens, 4)} if self.completion_tokens else {}
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
+            **mean,
         }
 
     def whole(self, texts: list[str], finishes: list[str]) -> bytes:

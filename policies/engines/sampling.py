@@ -107,7 +107,18 @@ class Sampler:
             chosen = logits if len(drawn) == len(rows) else logits[torch.tensor(drawn, device=self._device)]
             for number, token in zip(drawn, _sampled(chosen, [rows[number] for number in drawn]), strict=True):
                 tokens[number] = token
+        self._weigh(logits, tokens, rows)
         return tokens
+
+    def _weigh(self, logits: Any, tokens: Sequence[int], rows: Sequence[Decoding]) -> None:
+        """Add the log probability of each token drawn to its sequence: under its rules, at temperature 1."""
+        import torch
+
+        drawn = torch.tensor([max(token, 0) for token in tokens], device=self._device)[:, None]
+        weights = logits.gather(1, drawn)[:, 0] - logits.logsumexp(dim=-1)
+        for one, token, weight in zip(rows, tokens, weights.tolist(), strict=True):
+            if token != NO_TOKEN:
+                one.logprob += weight
 
 
 def _sampled(logits: Any, rows: Sequence[Decoding]) -> list[int]:

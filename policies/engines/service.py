@@ -132,7 +132,7 @@ class Service:
                 texts[one.sequence.choice] += one.text
                 if one.finish:
                     finishes[one.sequence.choice] = one.finish
-                    reply.completion_tokens += len(one.sequence.tokens)
+                    reply.add(one.sequence)
         await _answer(send, 200, reply.whole(texts, finishes))
 
     async def _stream(self, reply: Reply, choices: int, inbox: _Inbox, send: Send) -> None:
@@ -153,7 +153,7 @@ class Service:
                 part = reply.delta(index, one.text) if one.text else b""
                 if one.finish:
                     part += reply.ending(index, one.finish)
-                    reply.completion_tokens += len(one.sequence.tokens)
+                    reply.add(one.sequence)
                     running -= 1
                 await _part(send, part)
         await _part(send, reply.closing(), more=False)

@@ -47,8 +47,20 @@ def test_a_tool_call_whose_arguments_are_no_object_is_an_error() -> None:
     ledger.release((0, "tool:0"), "7}")
     ledger.release((0, "tool:1"), '{"order": ')
     ledger.release((0, "tool:2"), "[7]")
-    assert ledger.tools() == {"tool_calls": 3, "tool_errors": 2}
+    assert ledger.signals(b"key") == {"output": {}, "tool_calls": 3, "tool_errors": 2}
     assert ledger.main == "let me look"
+
+
+def test_the_mean_log_probability_goes_into_the_log_and_not_to_the_caller(run: Running) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "mean_logprob": -0.5}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    body = {"id": "x", "created": 1, "choices": [choice], "usage": usage}
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
+    data = json.dumps(body).encode()
+    run.engine.script = Script(raw=head + str(len(data)).encode() + b"\r\n\r\n" + data)
+    answer = post(run, chat())
+    assert answer.json()["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert run.decisions(1)[0]["signals"]["mean_logprob"] == -0.5
 
 
 def test_the_projection_keeps_old_records_readable(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -74,7 +74,10 @@ def test_chat_equals_generate_on_the_templated_prompt(client: httpx.Client, refe
     choice = answer["choices"][0]
     assert choice["message"] == {"role": "assistant", "content": text, "refusal": None}
     assert choice["finish_reason"] == "length"
+    mean = answer["usage"].pop("mean_logprob")
     assert answer["usage"] == {"prompt_tokens": size, "completion_tokens": 12, "total_tokens": size + 12}
+    weights = reference(out).logits[0].float().log_softmax(-1)[size - 1 : -1].gather(1, out[0, size:, None])
+    assert mean == pytest.approx(float(weights.detach().mean()), abs=1e-3)
     assert answer["object"] == "chat.completion"
 
 
