@@ -61,8 +61,11 @@ class Model:
     def target(self, kpi: Kpi) -> str:
         """Return what a KPI is measured on: its endpoint, or the one that plays a planted violator.
 
-        Weights say no planted text, so where they answer in words the violator's endpoint takes their place.
+        Weights say no planted text, so where they answer in words the violator's endpoint takes their place. The null
+        model of a bare engine is random weights in process: what they say has log-probabilities.
         """
+        if self.control == "null_model" and kpi.harness == "lm-eval" and kpi.endpoint in ("vllm", "url"):
+            return "weights"
         words = kpi.endpoint == "weights" and kpi.harness != "lm-eval"
         return "guarded" if self.control == "planted_violator" and words else kpi.endpoint
 

@@ -66,6 +66,10 @@ class EndpointLM:
                             hint=_CURE)  # fmt: skip
         return str(self._tokens.chat_prompt(messages, add_generation_prompt=add_generation_prompt))
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def _complete(self, question: Question) -> Reply:
         context, settings = question.arguments
         stops = stop_texts(settings)

@@ -1,6 +1,7 @@
 """What the lm-eval tests share: KPIs, a bench around the tiny model, and one measurement."""
 
 import json
+import shutil
 from contextlib import contextmanager
 
 from evals.harness.lm_eval import LmEval
@@ -88,3 +89,20 @@ def session(tmp_path, target, instruments=(), **fields):
 def whole(*instruments, first=None):
     """All samples (or the first so many) of each instrument, as tasks."""
     return [Task(each, tuple(sample.id for sample in each.samples)[:first]) for each in instruments]
+
+
+def without_letter(model, folder, letter):
+    """A copy of a model whose tokenizer has an unknown token in the place of a letter."""
+    shutil.copytree(model, folder)
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    vocabulary = data["model"]["vocab"]
+    merges = [pair for pair in data["model"]["merges"] if letter not in "".join(pair)]
+    data["model"]["merges"] = merges
+    data["model"]["vocab"] = {"<unk>" if token == letter else token: number for token, number in vocabulary.items()
+                              if token == letter or letter not in token}  # fmt: skip
+    data["model"]["unk_token"] = "<unk>"
+    path.write_text(json.dumps(data))
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "unk_token": "<unk>"}))
+    return folder
