@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evals.stats.betting import mean_bounds, p_value, shares
+from evals.stats.betting import ENDLESS_SHARES, ENDLESS_WEIGHTS, e_process, log_capital, mean_bounds, p_value, shares
 
 values = st.lists(st.floats(-1, 1), min_size=1, max_size=60)
 
@@ -64,3 +64,66 @@ def test_it_holds_for_skewed_values_and_without_replacement():
     suite = np.where(np.arange(200) < 10, -0.95, 0.05)  # the mean of the suite is exactly 0
     wrong = sum(float(p_value(rng.choice(suite, 100, replace=False), np.ones(100), -0.95)) <= 0.05 for _ in range(1000))
     assert wrong / 1000 <= 0.05
+
+
+def test_weights_of_the_e_process_sum_to_one_and_shares_are_safe():
+    assert ENDLESS_WEIGHTS.sum() == pytest.approx(1.0)
+    assert (ENDLESS_WEIGHTS > 0).all()
+    assert (ENDLESS_SHARES > 0).all()
+    assert ENDLESS_SHARES.max() == 1.0
+
+
+def test_the_capital_is_a_fair_game_at_the_edge_of_the_null():
+    # With mean exactly 0 the expected capital stays 1, whatever was seen before: a martingale.
+    z, chances = np.array([0.9, 0.1, -0.7]), np.array([0.2, 0.45, 0.35])
+    z = z - (z * chances).sum()
+    before = np.array([7.0, 2.0, 3.0])
+
+    def capital(counts):
+        return float(np.exp(log_capital(z, counts, -1.0, ENDLESS_SHARES, ENDLESS_WEIGHTS)))
+
+    after = sum(chance * capital(before + step) for chance, step in zip(chances, np.eye(3), strict=True))
+    assert after == pytest.approx(capital(before))
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.2, 0.6])
+def test_it_ever_reaches_one_over_alpha_with_chance_at_most_alpha(loss):
+    """Ville's inequality: looked at after every single value."""
+    rng = np.random.default_rng(round(100 * loss))
+    runs, n = 500, 400
+    lost = (rng.random((runs, n)) < loss).cumsum(axis=1)
+    seen = np.arange(1, n + 1)
+    counts = np.stack([seen - lost, lost], axis=-1)
+    for alpha in (0.05, 0.2):
+        ever = (e_process(np.array([loss, loss - 1.0]), counts, loss - 1.0) <= alpha).any(axis=1).mean()
+        assert ever <= alpha + 2 * np.sqrt(alpha * (1 - alpha) / runs)
+
+
+def test_what_is_appended_multiplies_the_capital_and_nothing_else():
+    first, then = np.array([0.2, -0.3, 0.5]), np.array([0.1, 0.4])
+    together = np.append(first, then)
+    parts = [
+        log_capital(values, np.ones(len(values)), -1.0, ENDLESS_SHARES[:1], ENDLESS_WEIGHTS[:1] ** 0)
+        for values in (first, then, together)
+    ]
+    assert float(parts[2]) == pytest.approx(float(parts[0] + parts[1]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(values, st.data(), st.randoms(use_true_random=False))
+def test_the_e_process_obeys_the_laws(found, data, random):
+    ones = np.ones(len(found))
+    here = float(e_process(np.array(found), ones, -1.0))
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    assert float(e_process(np.array(shuffled), ones, -1.0)) == pytest.approx(here, rel=1e-9)
+    better = list(found)
+    index = data.draw(st.integers(0, len(found) - 1))
+    better[index] = data.draw(st.floats(better[index], 1.0))
+    assert float(e_process(np.array(better), ones, -1.0)) <= here * (1 + 1e-9)
+
+
+def test_all_ties_are_enough_in_the_end():
+    margin = 0.02
+    tied = [float(e_process(np.array([margin]), np.array([float(n)]), margin - 1)) for n in (149, 240)]
+    assert tied[1] <= 0.05 < tied[0]

@@ -27,3 +27,27 @@ def test_bounds_and_p_values_agree(n, data, alpha):
         assert binomial.p_at_most(events, n, low) == pytest.approx(alpha)
     if events < n:
         assert binomial.p_at_least(events, n, high) == pytest.approx(alpha)
+
+
+@pytest.mark.parametrize(("population", "n", "rate"), [(100, 30, 0.1), (50, 45, 0.1), (200, 100, 0.03)])
+def test_part_of_a_population_is_judged_exactly(population, n, rate):
+    from scipy import stats
+
+    marked = round(population * rate)
+    events = range(n + 1)
+    for alpha in (0.01, 0.05, 0.2):
+        for marks, test in ((marked, binomial.p_finite_at_most), (marked, binomial.p_finite_at_least)):
+            wrong = sum(
+                float(stats.hypergeom.pmf(seen, population, marks, n))
+                for seen in events
+                if test(seen, n, population, rate) <= alpha
+            )
+            assert wrong <= alpha
+
+
+def test_what_the_rest_cannot_change_is_certain():
+    assert binomial.p_finite_at_most(11, 30, 100, 0.1) == 0.0
+    assert binomial.p_finite_at_least(0, 95, 100, 0.1) == 0.0
+    assert binomial.p_finite_at_least(0, 90, 100, 0.1) > 0.0
+    assert binomial.p_finite_at_most(0, 10, 100, -0.1) == 0.0
+    assert binomial.p_finite_at_least(10, 10, 100, 1.5) == 0.0

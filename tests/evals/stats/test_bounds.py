@@ -148,3 +148,94 @@ def test_a_ratio_to_a_baseline_that_may_be_zero_has_no_lower_bound():
 
 def test_closing_in_ends_even_if_asked_for_more_than_floats_can_give():
     assert _close(lambda effect: effect - 0.25, (-1.0, -1.25), (1.0, 0.75), 0.0) == pytest.approx(0.25)
+
+
+def test_skewed_values_without_a_range_prove_nothing_until_there_are_enough():
+    losses = RNG.exponential(size=4000) ** 2
+    assert choose(sums(-losses[:60], np.zeros(60))) == "none"
+    assert choose(sums(RNG.normal(size=60), np.zeros(60))) == "t"
+    assert sums(-losses, np.zeros(4000)).skewness < -3
+    assert sums(np.full(60, 0.5), np.zeros(60)).skewness == 0.0
+
+
+def test_the_range_of_a_cluster_is_that_of_the_largest_one_planned():
+    data = sums(np.ones(60), np.ones(60), bounds=UNIT, largest=5.0)
+    assert data.reach(0.0) == (-5.0, 5.0)
+    assert p_at_most(data, -0.1, "betting") > p_at_most(sums(np.ones(60), np.ones(60), bounds=UNIT), -0.1, "betting")
+
+
+def test_the_e_process_does_not_depend_on_how_many_values_there_are():
+    few, many = (sums(np.ones(n), np.ones(n), bounds=UNIT, mode="anytime") for n in (1, 2))
+    capitals = [1 / p_at_most(data, -0.5, choose(data)) for data in (few, many)]
+    # Ties gain share / 2 on a share of the largest safe bet: the mixture of (1 + share)^n.
+    from evals.stats.betting import ENDLESS_SHARES, ENDLESS_WEIGHTS
+
+    assert capitals == pytest.approx([float(ENDLESS_WEIGHTS @ (1 + ENDLESS_SHARES) ** n) for n in (1, 2)])
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_look_at_most_of_a_suite_says_more_than_the_same_samples_of_a_stream(binary):
+    difference = np.where(np.arange(300) < 15, 1.0, np.where(np.arange(300) < 35, -1.0, 0.0))
+    base = (difference < 0).astype(float)
+    stream = sums(base + difference, base, bounds=UNIT, binary=binary)
+    wider = None
+    for population in (3000, 600, 330):
+        data = sums(base + difference, base, bounds=UNIT, binary=binary, population=population)
+        low, high = interval(data, 0.05, choose(data))
+        free_low, free_high = interval(stream, 0.05, choose(stream))
+        assert free_low - 1e-3 <= low <= data.effect <= high <= free_high + 1e-3
+        assert wider is None or high - low < wider
+        wider = high - low
+
+
+def test_clusters_seen_count_where_they_are_fewer_than_the_samples_seen():
+    data = noisy(100, UNIT, samples=200, population=400, clusters_planned=400)
+    assert data.unseen == pytest.approx(math.sqrt(0.75))
+    assert noisy(100, UNIT, samples=200, population=400).unseen == pytest.approx(math.sqrt(0.5))
+    assert noisy(100, UNIT).unseen == 1.0
+
+
+def test_what_the_rest_of_a_suite_cannot_change_is_certain_for_every_bound():
+    ties = np.ones(390)
+    for fields in ({"binary": True}, {}):
+        data = sums(ties, ties, bounds=UNIT, population=400, **fields)
+        assert p_at_most(data, -0.0251, choose(data)) == 0.0
+        assert p_at_least(data, 0.0251, choose(data)) == 0.0
+    alone = sums(ties, bounds=UNIT, population=400, binary=True)
+    assert choose(alone) == "hypergeometric"
+    assert p_at_most(alone, 0.97, "hypergeometric") == 0.0
+    assert p_at_least(alone, 0.97, "hypergeometric") == 1.0
+    rate = sums(1 - ties, bounds=UNIT, population=400, binary=True, sign=-1)
+    assert p_at_most(rate, -0.03, "hypergeometric") == 0.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=55, max_size=80),
+    st.sampled_from(["fixed", "anytime", "whole_suite"]),
+    st.booleans(),
+    st.data(),
+)
+def test_laws_of_every_way_of_looking(pairs, mode, binary, data):
+    """Order changes nothing; a better score never makes PASS less likely nor FAIL more likely."""
+
+    def tails(rows):
+        candidate, baseline = zip(*rows, strict=True)
+        population = 100 if mode == "whole_suite" else None
+        found = sums(candidate, baseline, bounds=UNIT, binary=binary, mode=mode, population=population)
+        name = choose(found)
+        return name, p_at_most(found, -0.05, name), p_at_least(found, -0.05, name)
+
+    name, passing, failing = tails(pairs)
+    shuffled = data.draw(st.permutations(pairs))
+    again = tails(shuffled)
+    assert again[0] == name
+    assert again[1:] == pytest.approx((passing, failing), rel=1e-6, abs=1e-12)
+    worse = [index for index, (candidate, _) in enumerate(pairs) if candidate == 0]
+    if worse:
+        index = data.draw(st.sampled_from(worse))
+        better = [(1, old) if place == index else (new, old) for place, (new, old) in enumerate(pairs)]
+        better_name, better_passing, better_failing = tails(better)
+        if better_name == name:
+            assert better_passing <= passing + 5e-3
+            assert better_failing >= failing - 5e-3

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evals.stats.score import p_value, statistic
+from evals.stats.score import _hypergeometric, p_value, statistic
 
 
 def test_the_statistic_is_tangos():
@@ -60,3 +60,63 @@ def test_more_gains_never_raise_the_p_value(n, data, effect):
         assert p_value(gains, losses - 1, n, effect) <= here + 1e-3
     if gains - losses <= n * effect:
         assert here == 1.0
+
+
+def test_small_p_values_need_no_more_than_their_own_decade_of_doubt():
+    chances = [p_value(gains, 0, 400, -0.02) for gains in range(40)]
+    assert chances == sorted(chances, reverse=True)
+    assert chances[-1] < 1e-8  # a fixed error of 1e-4 would end there
+
+
+def finite_size(population, n, margin, discordant, alpha):
+    """The exact chance that a suite at the margin is promoted by part of it."""
+    lost = int(np.ceil(population * margin - 1e-9))
+    gaining = (discordant - lost) // 2
+    losing = gaining + lost
+    chance = 0.0
+    for gains in range(min(n, gaining) + 1):
+        for losses in range(min(n - gains, losing) + 1):
+            here = float(stats.multivariate_hypergeom.pmf(
+                [gains, losses, n - gains - losses], [gaining, losing, population - gaining - losing], n
+            ))  # fmt: skip
+            if here > 1e-9 and p_value(gains, losses, n, -margin, population) <= alpha:
+                chance += here
+    return chance
+
+
+@pytest.mark.parametrize(("population", "n"), [(100, 30), (100, 80), (60, 55)])
+@pytest.mark.parametrize(("margin", "discordant"), [(0.05, 5), (0.05, 15), (0.1, 11)])
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_part_of_a_suite_at_the_margin_is_promoted_at_most_as_often_as_it_says(
+    population, n, margin, discordant, alpha
+):
+    assert finite_size(population, n, margin, discordant, alpha) <= alpha
+
+
+def test_all_ties_of_part_of_a_suite_are_hypergeometric():
+    # 8 of 400 must be lost for a loss of 2 points; none of them among the first 200.
+    assert p_value(0, 0, 200, -0.02, 400) == pytest.approx(stats.hypergeom.pmf(0, 400, 8, 200), abs=2e-4)
+    assert p_value(0, 0, 393, -0.02, 400) == 0.0
+    assert p_value(0, 0, 200, -0.02, 400) < p_value(0, 0, 200, -0.02)
+
+
+def test_a_small_part_of_a_large_suite_is_like_independent_samples():
+    assert p_value(40, 45, 500, -0.05, 1_000_000) == pytest.approx(p_value(40, 45, 500, -0.05), rel=0.02)
+
+
+def test_its_own_hypergeometric_law():
+    totals = np.arange(0.0, 12.0)
+    found = _hypergeometric(totals, 60, np.array([[9.0], [30.0]]), 20)
+    expected = [stats.hypergeom.pmf(totals, 60, marked, 20) for marked in (9, 30)]
+    assert found == pytest.approx(np.array(expected), abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 200), st.data(), st.floats(-0.3, 0.3))
+def test_more_gains_never_raise_the_p_value_of_a_suite(population, data, effect):
+    n = data.draw(st.integers(5, population))
+    losses = data.draw(st.integers(1, n))
+    gains = data.draw(st.integers(0, n - losses))
+    here = p_value(gains, losses, n, effect, population)
+    assert 0.0 <= here <= 1.0
+    assert p_value(gains, losses - 1, n, effect, population) <= here + 5e-3
