@@ -224,3 +224,12 @@ def test_part_of_a_whole_suite_is_a_sample_without_replacement():
     hit = controls(accuracy=np.ones(N))
     assert one((np.arange(N) < 20) * 1.0, None, spec, hit)[0] == "PASS"  # 20 of 200 is a rate of .1, which is allowed
     assert one((np.arange(N) < 21) * 1.0, None, spec, hit)[0] == "FAIL"
+
+
+def test_part_of_a_whole_suite_can_be_undecided():
+    spec = suite(kpi(), gate={"mode": "whole_suite"})
+    part = {"planned": N, "due": 40}
+    bad = controls(accuracy=column(np.zeros(40), **part))
+    found = one(column(BASE[:40], **part), column(BASE[:40], **part), spec, bad)[1]
+    assert found.bound != "full suite"
+    assert found.lower < found.estimate < found.upper

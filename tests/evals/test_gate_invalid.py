@@ -33,7 +33,7 @@ INVALID = [
 @pytest.mark.parametrize(("candidate", "words"), [case[1:] for case in INVALID], ids=[case[0] for case in INVALID])
 def test_broken_evidence_is_invalid(candidate, words):
     verdict, found = one(candidate)
-    assert verdict == "INVALID"
+    assert (verdict, found.verdict) == ("INVALID", "INVALID")
     assert words in found.reasons[0]
 
 
@@ -62,6 +62,20 @@ def test_epochs_are_averaged_first():
     bad = controls(accuracy=column(np.zeros(N), **twice))
     found = one(column(BASE, **twice), column(BASE, **twice), spec, bad)[1]
     assert (found.verdict, found.n) == ("PASS", 100)
+    assert found.candidate == pytest.approx(BASE.mean())
+
+
+def test_clusters_are_the_unit():
+    pairs = {"clusters": [f"c{index // 2}" for index in range(N)]}
+    bad = controls(accuracy=column(np.zeros(N), **pairs))
+    found = one(column(BASE, **pairs), column(BASE, **pairs), control=bad)[1]
+    assert (found.verdict, found.n, found.clusters) == ("PASS", N, N // 2)
+
+
+def test_few_clusters_are_judged_by_betting():
+    tens = {"clusters": [f"c{index // 5}" for index in range(N)]}
+    bad = controls(accuracy=column(np.zeros(N), **tens))
+    assert one(column(BASE, **tens), column(BASE, **tens), control=bad)[1].bound == "betting"
 
 
 # Controls

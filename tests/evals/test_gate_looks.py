@@ -7,7 +7,7 @@ import pytest
 
 from evals.decision import Decision
 from evals.gate import decide
-from evals.looks import Failing, step_down
+from evals.looks import Failing, Key, Past, step_down
 from evals.stats.sequential import level
 from registry.records import canonical
 from tests.evals.gate_cases import alone, at_looks, controls, kpi, prefix, results, suite
@@ -337,3 +337,38 @@ def test_a_decision_stored_before_looks_existed_is_still_read():
             del item[name]
     found = msgspec.convert(json.loads(canonical(old)), Decision)
     assert (found.verdict, found.final, found.open_kpis, found.kpis[0].source) == ("PASS", True, (), "measured")
+
+
+def test_earlier_looks_count_once():
+    taken = walk(UNSURE, (100, 200))
+    again = once(UNSURE, 200, history=[*taken, taken[-1]])
+    assert again.kpis[0].pass_level == taken[-1].kpis[0].pass_level
+    assert Past(tuple(taken)).fractions(Key("accuracy", "baseline", ""), 0.5) == (0.25, 0.5)
+
+
+def test_a_latched_failure_leaves_the_others_more_alpha():
+    spec = planned(kpi("a", samples=N), kpi("b", samples=N))
+    base, bad = {"a": BASE, "b": BASE}, {"a": ZERO, "b": ZERO}
+    taken = at_looks(spec, {"a": WORSE, "b": UNSURE}, base, bad, (200, 300))
+    assert [item.verdict for item in taken[0].kpis] == ["FAIL", "INCONCLUSIVE"]
+    assert taken[1].kpis[1].fail_level == pytest.approx(level("group_sequential", 0.05, [0.5, 0.75]))
+
+
+def test_anytime_is_judged_by_an_e_process():
+    assert once(BASE, 200, spec=planned(mode="anytime")).kpis[0].bound == "e-process"
+
+
+def test_the_largest_cluster_of_the_plan_widens_the_bound():
+    pairs = [f"c{index // 2}" for index in range(N)]
+
+    def lower(largest):
+        rows = {"clusters": pairs, "clusters_planned": N // 2, "largest": largest}
+        found = decide(
+            SPEC,
+            results("candidate", accuracy=prefix(BASE, 300, **rows)),
+            results("baseline", accuracy=prefix(BASE, 300, **rows)),
+            controls=controls(accuracy=prefix(ZERO, 300, **rows)),
+        )
+        return found.kpis[0].p_pass
+
+    assert lower(2) == lower(0) < lower(20)
