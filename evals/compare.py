@@ -42,7 +42,8 @@ def compare(spec: SuiteSpec, first: Results, second: Results, rows: tuple[Any, A
 
 
 def _row(spec: SuiteSpec, kpi: Kpi, first: Results, second: Results, rows: tuple[Any, Any] | None) -> KpiComparison:
-    tables = [None if table is None else _chosen(table, kpi.id) for table in (rows or (None, None))]
+    both = zip(rows or (None, None), (first, second), strict=True)
+    tables = [None if table is None else _chosen(table, kpi.id, results) for table, results in both]
     one, two = _side(first, tables[0], kpi.id), _side(second, tables[1], kpi.id)
     population = kpi.samples if spec.gate.mode == "whole_suite" else None
     evidence, problems = gather(kpi, first, second, population)
@@ -85,11 +86,14 @@ def _slices(kpi: Kpi, evidence: Evidence, results: Results, level: float) -> tup
     return tuple(found)
 
 
-def _chosen(table: Any, kpi: str) -> Any:
-    """Return the rows of one KPI, each sample and epoch once: several runs may hold the same."""
+def _chosen(table: Any, kpi: str, results: Results) -> Any:
+    """Return the rows of the samples that are compared, each sample and epoch once: several runs may hold the same."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = table.filter(pc.equal(table["kpi"], kpi))
+    known = results.kpis.get(kpi)
+    ids = pa.array([] if known is None else np.unique(known.sample_ids.astype(str)), pa.string())
+    rows = table.filter(pc.and_(pc.equal(table["kpi"], kpi), pc.is_in(table["sample_id"], ids)))
     _, samples = coded(rows["sample_id"])
     epochs = rows["epoch"].to_numpy().astype(np.int64)
     _, first = np.unique(samples.astype(np.int64) << 32 | epochs, return_index=True)

@@ -11,7 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,15 @@ class Intake:
 
     def finish(self, file: str) -> dict[str, list[Row]]:
         """Return the rows by KPI. Raises SpecError unless every KPI that has rows is complete, by one scorer."""
-        found: dict[str, list[Row]] = defaultdict(list)
+        found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found[row.kpi].append(row)
+            found.setdefault(row.kpi, []).append(row)
         if not found:
             raise SpecError("no rows", file=file, hint="one row a sample and epoch: " + ", ".join(COLUMNS[:3]))
+        found = {name: _from_zero(rows) for name, rows in found.items()}
         for name, rows in found.items():
             _complete(self.kpis[name], rows, file)
-        return dict(found)
+        return found
 
     def _kpi(self, line: Line) -> Kpi:
         name = _text(line, "kpi")
@@ -275,6 +276,13 @@ def _slices(line: Line, kpi: Kpi) -> str:
     return text
 
 
+def _from_zero(rows: list[Row]) -> list[Row]:
+    """Return the rows with epochs counted from 0 where all of them count from 1, as many harnesses do."""
+    if any(row.epoch == 0 for row in rows):
+        return rows
+    return [replace(row, epoch=row.epoch - 1) for row in rows]
+
+
 def _complete(kpi: Kpi, rows: Iterable[Row], file: str) -> None:
     epochs: dict[str, list[int]] = defaultdict(list)
     scorers = set()
@@ -287,13 +295,12 @@ def _complete(kpi: Kpi, rows: Iterable[Row], file: str) -> None:
             f"`{kpi.id}` has {len(epochs)} samples, {kpi.samples} are planned", file=file, field="samples",
             hint="import exactly the planned samples" if more else "import them all at once: a part is never stored",
         )  # fmt: skip
-    start = min(min(found) for found in epochs.values())
-    planned = list(range(start, start + kpi.epochs))
+    planned = list(range(kpi.epochs))
     odd = next((name for name, found in epochs.items() if sorted(found) != planned), None)
     if odd is not None:
         raise SpecError(
             f"`{kpi.id}` has {len(epochs[odd])} row(s) of sample `{odd}`, {kpi.epochs} epoch(s) are planned",
-            file=file, field="epochs", hint="every sample needs every epoch, numbered without gaps",
+            file=file, field="epochs", hint="every sample needs every epoch, numbered from 0 (or 1) without gaps",
         )  # fmt: skip
     if len(scorers) > 1:
         raise SpecError(

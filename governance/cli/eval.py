@@ -71,12 +71,15 @@ def _run_lines(ident: str, body: dict[str, Any]) -> list[str]:
 @_suite
 @click.option("--file", "file", required=True, type=click.Path(path_type=Path), help="JSONL or Parquet rows.")
 @click.option("--control", default="", help="These rows are a control's: `null_model` or `planted_violator`.")
+@click.option("--format", "form", default="rows", show_default=True, help="`rows`, `lm-eval` or `inspect`.")
+@click.option("--kpi", default="", help="The KPI that a file of `lm-eval` or `inspect` is for.")
 @command
-def import_(session: Session, version: str, suite: Path, file: Path, control: str) -> None:
+def import_(session: Session, version: str, suite: Path, file: Path, control: str, form: str, kpi: str) -> None:
     """Take results of any other harness for the KPIs with `harness: import`; all of them or nothing.
 
-    Rows: sample, kpi, value, and where there are any weight, cluster, epoch, error, output. They are marked as imported
-    evidence in decision and certificate.
+    Rows: sample, kpi, value, and where there are any weight, cluster, epoch, error, output, slices. They are marked as
+    imported evidence in decision and certificate. `--format lm-eval` takes a `samples_*.jsonl` of `--log_samples`,
+    `--format inspect` a log.
 
     Example: hallmark eval import code --suite specs/suite.yaml --file results.jsonl
     """
@@ -85,7 +88,7 @@ def import_(session: Session, version: str, suite: Path, file: Path, control: st
 
     actor = session.actor("evaluate", version)
     asset = candidates.candidate_of(session.ws, version, actor=actor)
-    found = import_rows(session.ws, asset.id, suite, file, actor=actor, control=control)
+    found = import_rows(session.ws, asset.id, suite, file, actor=actor, control=control, form=form, kpi=kpi)
     session.emit(found, _run_lines(found.id, found.body))
 
 
@@ -93,7 +96,7 @@ def import_(session: Session, version: str, suite: Path, file: Path, control: st
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_suite
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it there: .svg or .html.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it there: .svg, .html or .png.")
 @command
 def compare(session: Session, first: str, second: str, suite: Path, plot: Path | None) -> None:
     """Compare two evaluated candidates pair by pair: differences, intervals, worst items. It judges nothing.
@@ -132,15 +135,19 @@ def _measured(session: Session, suite: Path, refs: tuple[str, str]) -> tuple[lis
 
 
 def _draw(table: dict[str, Any], path: Path) -> None:
-    """Draw a comparison as SVG, or as a page that needs no network."""
+    """Draw a comparison as SVG, as a page that needs no network, or as PNG by a browser of this machine."""
     from registry.artifacts import replace_file
     from registry.errors import SpecError
-    from reports import charts
+    from reports import comparisons
 
-    if path.suffix not in (".svg", ".html"):
-        raise SpecError(f"cannot draw `{path.suffix}`", field="--plot", hint="name a .svg or .html file")
-    text = charts.comparison_page(table) if path.suffix == ".html" else charts.comparison(table)
-    replace_file(path, text.encode())
+    drawing = {
+        ".svg": lambda: comparisons.draw(table).encode(),
+        ".html": lambda: comparisons.page(table).encode(),
+        ".png": lambda: comparisons.png(table),
+    }.get(path.suffix)
+    if drawing is None:
+        raise SpecError(f"cannot draw `{path.suffix}`", field="--plot", hint="name a .svg, .html or .png file")
+    replace_file(path, drawing())
 
 
 @group.command("plan")

@@ -121,6 +121,14 @@ def test_rows_that_several_looks_hold_count_once():
     assert row.first.latency_ms == 1005.0
 
 
+def test_rows_beyond_the_samples_that_are_compared_are_left_out():
+    tables = tuple(read_table(encode(rows_of(side, BASE))) for side in "AB")
+    found = [Results.from_table(name, each.slice(0, 50), {"accuracy": "i"}, {"accuracy": 50})
+             for name, each in zip("AB", tables, strict=True)]  # fmt: skip
+    row = compare(suite(kpi(samples=50)), *found, rows=tables).rows[0]
+    assert row.first.latency_ms == 255.0
+
+
 def test_slices_are_compared_one_by_one():
     rows = [replace(row, slices=json.dumps({"language": "de" if n % 2 else "en"}))
             for n, row in enumerate(rows_of("A", np.where(np.arange(N) % 2, 0.0, BASE)))]  # fmt: skip

@@ -259,6 +259,33 @@ def test_a_control_is_imported_for_the_kpis_that_name_it(ws, bring):
         bring(LEAKS, control="null_model")
 
 
+def test_epochs_may_count_from_one(check):
+    rows = check([{**row, "epoch": row["epoch"] + 1} for row in LEAKS])["leaks"]
+    assert sorted(row.epoch for row in rows) == [0, 0, 1, 1]
+
+
+def test_the_gate_reads_imported_rows_as_imported(ws, bring, suite, candidates):
+    from evals.controls import read_controls
+    from evals.evaluate import open_suite
+    from evals.gate import decide
+    from evals.reading import read
+
+    suite.write_text(SUITE[: SUITE.index("  - {id: leaks")].replace("samples: 3", "range: [0, 1], samples: 300"))
+    rows = [{"sample": f"q{n}", "kpi": "quality", "value": float(n % 10 < 7)} for n in range(300)]
+    bring(rows)
+    bring(rows, candidate=1)
+    bring([{**row, "value": 0.0} for row in rows], control="null_model")
+    asset, instruments = open_suite(ws, suite, "operator")
+    results, runs = read(ws, asset, instruments, candidates[0])
+    baseline, _ = read(ws, asset, instruments, candidates[1])
+    controls, _ = read_controls(ws, asset, instruments)
+    assert [run.body["imported"] for run in runs] == [True]
+    assert results.kpis["quality"].source == "imported"
+    decision = decide(specs.load(suite, SuiteSpec), results, baseline, controls=controls)
+    assert decision.verdict == "PASS"
+    assert [(each.kpi, each.source) for each in decision.kpis] == [("quality", "imported")]
+
+
 def test_ids_are_kept_where_they_are_ids_already():
     assert foreign_id("0" * 32) == "0" * 32
     assert foreign_id("AB" * 16) == "ab" * 16
