@@ -106,7 +106,9 @@ def _check(kpi: Kpi, samples: tuple[Sample, ...], file: Path) -> None:
 
 
 def _digest(kpi: Kpi, planned: Planned, scorer: dict[str, Any], judge: str) -> str:
-    files = {name: sha256(data) for name, data in planned.files.items() if not name.startswith(LOOKED_AT)}
+    # The planned samples are named one by one; more human labels for a judge change no score.
+    apart = {f"samples/{kpi.id}.jsonl", f"sealed/{Path(kpi.data).name}", f"calibration/{kpi.judge}.json"}
+    files = {name: sha256(data) for name, data in planned.files.items() if name not in apart}
     asked = {"judge": judge} if judge else {}
     return digest_of(
         {

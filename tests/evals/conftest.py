@@ -157,3 +157,32 @@ def counted(tmp_path, book):
         return path
 
     return write
+
+
+@pytest.fixture
+def sealed(ws):
+    """A function that seals bytes for the workspace's evaluator, who may then measure with them."""
+    from registry import sealing
+
+    ws.add_principal("evaluator", "evaluator", ws.keys.create("evaluator").public, signer="operator")
+    sealing.make_key(ws, "evaluator")
+    ws.settings.principals["evaluator"] = "evaluator"
+    return lambda data: sealing.seal(ws, data, ["evaluator"])
+
+
+@pytest.fixture
+def holding(ws):
+    """A function that returns the files of the workspace which hold a text in the clear, compressed or not."""
+    import pyarrow.parquet as pq
+
+    def find(text):
+        found = []
+        for file in (path for path in ws.root.rglob("*") if path.is_file()):
+            data = file.read_bytes()
+            if data[:4] == b"PAR1":
+                data = str(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+            if text.encode() in data:
+                found.append(file.relative_to(ws.root).as_posix())
+        return found
+
+    return find

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from evals.controls import evaluate_controls, read_controls
-from evals.evaluate import evaluate, find_run, open_suite, register_suite
+from evals.evaluate import Evaluation, evaluate, find_run, open_suite, register_suite
+from evals.reading import read
 from evals.samples import decode, read_results
 from registry.errors import EngineFailure, NotFound, SpecError, UnknownName
 from tests.stubs.openai_server import FakeEndpoint, said
@@ -24,6 +25,9 @@ kpis:
   - {{id: exact, harness: lm-eval, task: exact_match, data: exact.jsonl, samples: 2, direction: higher, epochs: 2,
      rule: {{type: advisory}}}}
 {more}
+"""
+EXACT_AT_URL = """  - {{id: exact, harness: lm-eval, task: exact_match, data: exact.jsonl, samples: 6,
+     direction: higher, endpoint: url, control: null_model, rule: {{type: floor, value: 0.5}}}}
 """
 GUARDED = """  - {id: leaks, harness: inspect, task: tasks/leaks.py@leaks, samples: 3, direction: lower,
      endpoint: guarded, control: planted_violator, rule: {type: max_rate, limit: 0.5}}
@@ -162,6 +166,46 @@ def test_the_planted_violator_is_caught(ws, candidate, suite):
     found = evaluate_controls(ws, candidate.id, suite(text=text), actor="operator")
     assert [control.body["control"] for control in found] == ["planted_violator"]
     assert [row.value for row in rows_of(ws, found[0], "leaks")] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_sealed_hold_out_is_measured_and_nowhere_in_the_clear(ws, candidate, suite, sealed, holding):
+    text = SUITE.replace("exact.jsonl", "exact.jsonl.sealed").replace("samples: 2", "samples: 3")
+    path = suite(text=text)
+    rows = [{"input": f"the nightjar sings {n} times:", "target": f"kingfisher{n}"} for n in range(3)]
+    (path.parent / "exact.jsonl.sealed").write_bytes(sealed("\n".join(map(json.dumps, rows)).encode()))
+    (run,) = evaluate(ws, candidate.id, path, actor="evaluator")
+    assert run.body["completed"]["exact"] == 3
+    assert len(rows_of(ws, run, "exact")) == 6
+    assert holding("nightjar") == holding("kingfisher") == []
+
+
+@pytest.mark.slow
+def test_an_outside_url_is_asked_and_marked(ws, candidate, suite):
+    text = SUITE.split("  - {{id: bpb")[0] + EXACT_AT_URL
+    path = suite(text=text)
+    (path.parent / "exact.jsonl").write_text(
+        "\n".join(json.dumps({"input": f"{n} + {n} =", "target": str(2 * n)}) for n in range(6))
+    )
+    answers = {f"{n} + {n} =": str(2 * n) for n in range(5)}
+
+    def answer(body, count):
+        asked = body.get("prompt") or body["messages"][-1]["content"]
+        status, data = said(answers.get(asked, "none"))
+        return status, {**data, "choices": [{**data["choices"][0], "text": answers.get(asked, "none")}]}
+
+    with FakeEndpoint(answer) as endpoint:
+        with Evaluation(ws, candidate.id, path, actor="operator", endpoints={"url": endpoint}) as evaluation:
+            first, second = evaluation.instruments[0].sizes(2)
+            evaluation.measure({"exact": first})
+            assert len(endpoint.asked) == first
+            runs = evaluation.measure({"exact": second})
+        assert len(endpoint.asked) == second == 6
+    registered, instruments = open_suite(ws, path, "operator")
+    results, cited = read(ws, registered, instruments, candidate.id)
+    assert cited == runs
+    assert (results.kpis["exact"].source, results.kpis["exact"].target) == ("unverified", "url")
+    assert sum(results.kpis["exact"].values) == 5
 
 
 def test_a_guarded_kpi_without_an_endpoint_says_what_to_do(ws, candidate, suite):

@@ -1,5 +1,6 @@
 """One evaluation in several looks: only what is new is measured, nothing twice, and nothing half-way counts."""
 
+import json
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ from evals.evaluate import Evaluation, evaluate, find_run, open_suite
 from evals.reading import read
 from evals.results import Judgement
 from evals.samples import Row, decode
-from registry.errors import BudgetSpent, EngineFailure, SpecError
+from registry.errors import BudgetSpent, EngineFailure, SpecError, Tampered
 from registry.protocols import silent
 from tests.stubs.counting_harness import dies
 
@@ -347,4 +348,38 @@ def test_a_doubled_sample_is_refused_before_anything_runs(ws, plain_candidate, c
     rows = [{"input": "same", "case": "a"}, {"input": "same", "case": "b"}]
     with pytest.raises(SpecError, match="same as line 1"):
         evaluate(ws, plain_candidate().id, counted(rows=rows), actor="operator")
+    assert book.asked == []
+
+
+def test_sealed_samples_are_nowhere_in_the_clear(ws, plain_candidate, counted, book, sealed, holding):
+    rows = [{"input": f"nightjar {n}", "target": f"kingfisher {n}", "case": f"c{n}", "team": "t"} for n in range(6)]
+    path = counted({"data": "rows.jsonl.sealed", "slices": ["team"]}, rows=rows)
+    clear = path.parent / "rows.jsonl"
+    (path.parent / "rows.jsonl.sealed").write_bytes(sealed(clear.read_bytes()))
+    clear.unlink()
+    candidate = plain_candidate()
+    evaluate(ws, candidate.id, path, actor="evaluator")
+    evaluate_controls(ws, candidate.id, path, actor="evaluator")
+    suite, (instrument,) = open_suite(ws, path, "evaluator")
+    assert instrument.sealed
+    assert {sample.input for sample in instrument.samples} == {row["input"] for row in rows}
+    assert holding(instrument.samples[0].id)
+    assert holding("nightjar") == holding("kingfisher") == []
+    found = read(ws, suite, [instrument], candidate.id)[0].kpis["a"]
+    assert list(found.slices["team"]) == ["t"] * 6
+    # Sealed anew, for whomever, the samples and so the instrument are the same.
+    (path.parent / "rows.jsonl.sealed").write_bytes(sealed("\n".join(map(json.dumps, rows)).encode()))
+    assert open_suite(ws, path, "evaluator")[1][0].digest == instrument.digest
+
+
+def test_a_sealed_file_that_is_not_ours_to_open_stops_before_anything_runs(ws, plain_candidate, counted, book, sealed):
+    path = counted({"data": "rows.jsonl.sealed"})
+    data = bytearray(sealed((path.parent / "rows.jsonl").read_bytes()))
+    data[-1] ^= 1
+    (path.parent / "rows.jsonl.sealed").write_bytes(bytes(data))
+    with pytest.raises(Tampered):
+        evaluate(ws, plain_candidate().id, path, actor="evaluator")
+    (path.parent / "rows.jsonl.sealed").write_bytes((path.parent / "rows.jsonl").read_bytes())
+    with pytest.raises(SpecError, match="not a sealed file"):
+        evaluate(ws, plain_candidate().id, path, actor="evaluator")
     assert book.asked == []
