@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from governance import candidates, ledger, roles
 from registry import specs
-from registry.errors import NotFound, NotYet
+from registry.errors import NotFound, NotYet, SpecError
 from registry.records import Asset
 from registry.workspace import Workspace
 
@@ -77,6 +77,9 @@ def baseline_of(ws: Workspace, spec: SuiteSpec, named: str | None) -> Asset | No
     except NotFound:
         if not named:
             return None
+    except SpecError:  # a digest, or `name:3`: no alias, but it may be a candidate
+        if not named:
+            raise
     return candidates.existing_candidate(ws, ref)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -82,10 +82,8 @@ def _bare(ws: Workspace, candidate: str, kind: str, progress: Progress) -> Guard
 
 
 def _judge_candidate(ws: Workspace, name: str, judge: Judge) -> str:
-    try:
+    with suppress(NotFound, SpecError):  # no alias: it may be a version or a candidate
         return ws.release(judge.candidate).candidate
-    except NotFound:
-        pass
     try:
         return candidates.existing_candidate(ws, judge.candidate).id
     except NotFound:
