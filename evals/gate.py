@@ -173,7 +173,8 @@ def _assess(case: _Case, comparison: Comparison, evidence: Evidence, planned: in
     if control.problem:
         return _Judged(comparison, replace(item, verdict="INVALID", reasons=(control.problem,)))
     if control.waiting:
-        return _Judged(comparison, replace(item, verdict="INCONCLUSIVE", reasons=(control.waiting,)))
+        item = replace(item, verdict="INCONCLUSIVE", p_pass=found.p_pass, p_fail=found.p_fail)
+        return _Judged(comparison, replace(item, reasons=(control.waiting,)))
     return _Judged(comparison, item, found, fractions, left)
 
 

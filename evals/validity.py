@@ -27,18 +27,23 @@ def spent_budget(spec: SuiteSpec, judged: int) -> str:
 def foreign_history(spec: SuiteSpec, compared: Sequence[str | None], history: Sequence[Decision]) -> str:
     """Return why the earlier decisions are not of this test, or empty text.
 
+    A verdict on the candidate alone stands whoever the baseline is.
+
     Args:
         spec: the suite.
         compared: ids of candidate, baseline and anchor.
         history: the earlier decisions.
     """
-    names = ("candidate", "baseline", "anchor")
+    candidate, *opponents = compared
     for item in history:
-        before = (item.candidate, item.baseline, item.anchor)
-        for name, now, then in zip(names, compared, before, strict=True):
+        looked_at = [each for each in item.kpis if each.gating and each.fraction > 0.0]
+        roles = [("candidate", candidate, item.candidate)]
+        for name, now, then in zip(("baseline", "anchor"), opponents, (item.baseline, item.anchor), strict=True):
+            roles += [(name, now, then)] if any(each.against == name for each in looked_at) else []
+        for name, now, then in roles:
             if now != then:
                 return f"look {item.look} of this test was taken with the {name} `{then}`, this one with `{now}`"
-        if item.mode != spec.gate.mode or item.level != spec.gate.level:
+        if looked_at and (item.mode != spec.gate.mode or item.level != spec.gate.level):
             return (
                 f"look {item.look} of this test was taken in mode {item.mode} at level {item.level:g}, this one in "
                 f"mode {spec.gate.mode} at level {spec.gate.level:g}: the rules of a test stand before its first look"

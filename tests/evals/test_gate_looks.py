@@ -186,6 +186,7 @@ def test_a_control_that_is_not_yet_shown_to_fail_leaves_the_kpi_open():
     assert (taken[0].verdict, taken[0].kpis[0].control_verdict) == ("INCONCLUSIVE", "INCONCLUSIVE")
     assert "not shown to fail this KPI yet" in taken[0].kpis[0].reasons[0]
     assert taken[0].open_kpis == ("accuracy",)
+    assert taken[0].kpis[0].p_pass < taken[0].kpis[0].pass_level  # looked at, and yet no PASS
     assert taken[1].verdict == "PASS"
     assert taken[1].kpis[0].control_verdict == "FAIL"
 
@@ -280,7 +281,6 @@ def test_a_hit_fails_a_census_at_once():
     [
         ({"candidate": "other"}, "with the candidate `other`, this one with `candidate`"),
         ({"baseline": None}, "with the baseline `None`, this one with `baseline`"),
-        ({"anchor": "a"}, "with the anchor `a`"),
         ({"mode": "anytime"}, "in mode anytime"),
         ({"level": 0.1}, "at level 0.1"),
     ],
@@ -292,6 +292,22 @@ def test_the_history_of_another_test_is_invalid(change, words):
     assert (found.verdict, found.final) == ("INVALID", False)
     assert words in found.reasons[0]
     assert {item.verdict for item in found.kpis} == {"INVALID"}
+
+
+def test_the_history_against_another_anchor_is_invalid():
+    spec = suite(kpi(samples=N), gate={"mode": "group_sequential", "looks": 4}, baseline={"ref": "p", "anchor": "q"})
+    anchor = results("anchor", accuracy=prefix(BASE, 300))
+    taken = [once(UNSURE, 300, spec=spec, anchor=anchor)]
+    other = once(UNSURE, 300, spec=spec, anchor=replace(anchor, candidate="other"), history=taken)
+    assert "with the anchor `anchor`, this one with `other`" in other.reasons[0]
+
+
+def test_what_needs_no_baseline_outlives_a_change_of_baseline():
+    floor = planned(kpi(samples=N, rule={"type": "floor", "value": 0.5}))
+    taken = [once(BASE, 300, spec=floor)]
+    assert taken[0].verdict == "PASS"
+    later = decide(floor, results("candidate"), None, controls={}, history=taken)
+    assert (later.verdict, later.kpis[0].latched) == ("PASS", True)
 
 
 def test_another_instrument_is_another_test():
