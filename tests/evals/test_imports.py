@@ -350,3 +350,62 @@ def test_an_intake_keeps_what_it_was_given_in_order():
         intake.take(Line("f", number, {"sample": number, "kpi": "k", "value": number}))
     assert [row.value for row in intake.rows] == [1.0, 2.0]
     assert [row.value for row in intake.finish("f")["k"]] == [1.0, 2.0]
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A function that writes a log as inspect does, of three samples, two of them right."""
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, write_eval_log
+    from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOutput, ModelUsage
+    from inspect_ai.scorer import Score
+
+    def log(status="success"):
+        spec = EvalSpec(created="2026-01-01T00:00:00+00:00", task="t", dataset=EvalDataset(), model="m",
+                        config=EvalConfig())  # fmt: skip
+        choice = ChatCompletionChoice(message=ChatMessageAssistant(content="x"))
+        samples = [
+            EvalSample(
+                id=f"q{n}", epoch=1, input=f"say {n}", target=str(n), metadata={"topic": "sums"}, total_time=0.25,
+                output=ModelOutput(model="m", choices=[choice]),
+                scores={"match": Score(value="C" if n else "I", answer="x")},
+                model_usage={"m": ModelUsage(input_tokens=5, output_tokens=2)},
+            )
+            for n in range(3)
+        ]  # fmt: skip
+        path = tmp_path / "log.eval"
+        write_eval_log(EvalLog(status=status, eval=spec, samples=samples), str(path))
+        return path
+
+    return log
+
+
+@pytest.mark.slow
+def test_a_log_of_inspect_is_rows(ws, suite, candidates, log):
+    suite.write_text(SUITE.replace("task: theirs@1.2,", "task: theirs@1.2, metric: match, cluster: topic,", 1))
+    asset = import_rows(
+        ws, candidates[0], suite, log(), actor="operator", form="inspect", kpi="quality"
+    )  # fmt: skip
+    rows = {row.sample_id: row for row in decode(ws.artifacts.read_bytes(asset.body["results"]))}
+    assert {name: row.value for name, row in rows.items()} == {
+        foreign_id("q0"): 0.0, foreign_id("q1"): 1.0, foreign_id("q2"): 1.0,
+    }  # fmt: skip
+    one = rows[foreign_id("q1")]
+    assert (one.output, one.cluster, one.latency_ms) == ("x", "sums", 250.0)
+    assert (one.prompt_tokens, one.completion_tokens, one.scorer) == (5, 2, "match")
+    assert json.loads(one.detail) == {"input": "say 1", "target": "1"}
+
+
+@pytest.mark.slow
+def test_logs_that_are_not_finished_or_not_logs_are_refused(ws, suite, candidates, log, tmp_path):
+    def bring(path, metric=""):
+        suite.write_text(SUITE.replace("task: theirs@1.2,", f"task: theirs@1.2, metric: '{metric}',", 1))
+        with pytest.raises(SpecError) as caught:
+            import_rows(ws, candidates[0], suite, path, actor="operator", form="inspect", kpi="quality")
+        return caught.value.message
+
+    broken = tmp_path / "broken.eval"
+    broken.write_bytes(b"no zip")
+    assert "status `error`" in bring(log("error"))
+    assert "not a readable log" in bring(broken)
+    assert "no score `other`" in bring(log(), "other")
+    assert ws.assets(EvalRun.KIND) == []
