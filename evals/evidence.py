@@ -234,7 +234,7 @@ def _scale(kpi: Kpi) -> str:
 
 
 def _sums(kpi: Kpi, column: Column, baseline: Column | None, plan: Plan) -> ClusterSums:
-    labels = np.where(column.clusters == "", np.char.add("\x00", column.ids.astype(str)), column.clusters)
+    labels = np.where(column.clusters == "", np.char.add("\x00.", column.ids.astype(str)), column.clusters)
     _, first, code, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     code = np.argsort(np.argsort(first))[code]  # numbered by first sample, so that a label's spelling changes nothing
     alone = bool((sizes == 1).all()) and bool((column.weights == 1.0).all()) and kpi.bounds == (0.0, 1.0)
