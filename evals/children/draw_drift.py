@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,30 @@ FEWEST = 2
 
 def work(request: dict[str, Any], link: Link) -> None:
     """Draw the report of a request: {reference, current, out}, and `canaries`, lists of answers by window."""
-    pages = []
+    pages: dict[str, str] = {}
     windows = {name: pd.DataFrame(request[name]) for name in ("reference", "current")}
     if min(map(len, windows.values())) >= FEWEST:
         definition = DataDefinition(categorical_columns=CATEGORIES, numerical_columns=SIZES)
         data = {name: Dataset.from_pandas(frame, data_definition=definition) for name, frame in windows.items()}
-        pages.append(_drawn(data))
+        pages["Decision log"] = _drawn(data)
     if "canaries" in request:
-        pages.append(_drawn({name: _described(texts) for name, texts in request["canaries"].items()}))
+        described = {name: _described(texts) for name, texts in request["canaries"].items()}
+        pages["Answers to canaries"] = _drawn(described)
     out = Path(request["out"])
     part = out.with_name(out.name + ".part")
-    part.write_text("\n".join(pages) or "<p>too little data to draw</p>", encoding="utf-8")
+    part.write_text(_bound(pages), encoding="utf-8")
     part.replace(out)
     link.send("drawn")
+
+
+def _bound(pages: dict[str, str]) -> str:
+    """Return one page: the only one as it is, several in frames below one another."""
+    if len(pages) == 1:
+        return next(iter(pages.values()))
+    frame = '<h2>{}</h2><iframe title="{}" srcdoc="{}" style="width:100%;height:90vh;border:0"></iframe>'
+    frames = "".join(frame.format(name, name, html.escape(page)) for name, page in pages.items())
+    head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Drift</title></head>'
+    return f"{head}<body>{frames or 'too little data to draw'}</body></html>"
 
 
 def _described(texts: list[str]) -> Dataset:

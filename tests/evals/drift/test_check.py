@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from evals.drift import check as room
+from evals.drift.asking import Asked
+from evals.drift.canaries import Replay
 from evals.drift.signals import read_signals
 from registry.errors import SpecError
 from registry.records import DriftWindow
@@ -122,14 +124,19 @@ def test_signals_leave_out_latency_and_answers_never_given():
 
 
 @pytest.mark.slow
-def test_evidently_draws_a_page_that_loads_nothing(ws, tmp_path):
+def test_evidently_draws_log_and_canaries_and_the_page_loads_nothing(ws, tmp_path):
+    import html
     import re
 
     rng = np.random.default_rng(4)
     ws.journal.append([*decisions(rng, 0, 60), *decisions(rng, 60, 60, length=200)])
     file = tmp_path / "deep" / "drift.html"
-    window = room.check(ws, "prod", actor="operator", html=file)
-    page = file.read_text(encoding="utf-8")
+    said = [[Asked(f"{word} it is. That is all, number {n}.", "stop") for n in range(6)] for word in ("Yes", "No")]
+    replays = (Replay("prod", "", "s", {"c": said[0]}), Replay("prod", "", "s", {"c": said[1]}))
+    window = room.check(ws, "prod", replays=replays, actor="operator", html=file)
+    page = html.unescape(file.read_text(encoding="utf-8"))
     assert "output_chars" in page
+    assert "canary_sentences" in page
+    assert "That is all" not in page
     assert not re.search(r"<(?:script|img|iframe|source)[^>]+src=[\"']?https?:|<link[^>]+href=[\"']?https?:", page)
     assert ws.artifacts.read_bytes(window.html) == file.read_bytes()
