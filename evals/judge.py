@@ -132,7 +132,7 @@ def _identity(ws: Workspace, name: str, judge: Judge) -> dict[str, str]:
         return {"url": judge.url.rstrip("/"), "model": judge.model}
     try:
         return {"candidate": ws.release(judge.candidate).candidate}
-    except NotFound:
+    except (NotFound, SpecError):  # no alias; an id cannot even be one
         pass
     try:
         return {"candidate": ws.resolve(judge.candidate, "candidate").id}

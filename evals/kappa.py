@@ -16,12 +16,13 @@ ALPHA = 0.05
 class Agreement:
     """Agreement of two raters.
 
-    `kappa` is Cohen's, `lower` its one-sided lower 95 % bound, `agreed` the share of equal labels, `confusion` the
-    counts by (label of people, label of the judge).
+    `kappa` is Cohen's, `lower` its one-sided lower 95 % bound, `error` its large-sample standard error, `agreed` the
+    share of equal labels, `confusion` the counts by (label of people, label of the judge).
     """
 
     kappa: float
     lower: float
+    error: float
     agreed: float
     cases: int
     confusion: Mapping[tuple[str, str], int]
@@ -55,7 +56,7 @@ def agreement(people: Sequence[str], judge: Sequence[str]) -> Agreement:
     kappa = (agreed - chance) / (1 - chance)
     error = _standard_error(confusion, labels, rows, columns, kappa, chance, cases)
     exact = (_lower_share(round(agreed * cases), cases) - chance) / (1 - chance)
-    return Agreement(kappa, max(-1.0, min(kappa - Z * error, exact)), agreed, cases, dict(confusion))
+    return Agreement(kappa, max(-1.0, min(kappa - Z * error, exact)), error, agreed, cases, dict(confusion))
 
 
 def _standard_error(

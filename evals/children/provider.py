@@ -187,13 +187,9 @@ def _output(model: str, answer: Answer, tools: list[ToolInfo]) -> ModelOutput:
 def _received_call(call: dict[str, Any], number: int, tools: list[ToolInfo]) -> ToolCall:
     """Return a call as inspect-ai runs it; arguments that are no JSON object become the call's parse error."""
     function = call.get("function") or {}
-    name, arguments = str(function.get("name") or ""), function.get("arguments")
-    text = arguments if isinstance(arguments, str) else _dumped(arguments)
+    name, arguments = str(function.get("name") or ""), function.get("arguments") or "{}"
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     return parse_tool_call(str(call.get("id") or f"call_{number}"), name, text, tools)
-
-
-def _dumped(arguments: Any) -> str:
-    return json.dumps(arguments if arguments is not None else {})
 
 
 @modelapi(name="hallmark")  # type: ignore[untyped-decorator]

@@ -1,13 +1,14 @@
 """The endpoint's client: every text of an answer counts, a content block is an answer, anything else is an error."""
 
 import asyncio
+import time
 
 import pytest
 
 from evals.cache import AnswerCache
 from evals.harness.provider import Client, read_answer, texts_of
 from registry.errors import EngineFailure
-from tests.stubs.openai_server import FakeEndpoint, refused, said
+from tests.stubs.openai_server import FakeEndpoint, called, refused, said
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -109,3 +110,85 @@ def test_a_kept_refusal_stays_an_error(tmp_path):
             with pytest.raises(EngineFailure):
                 ask(Client(target(endpoint), AnswerCache(tmp_path / "a", {})))
     assert len(endpoint.asked) == 2
+
+
+def test_tool_calls_reasoning_and_cost_are_read():
+    status, data = called(("look", '{"key": 1}'))
+    data["choices"][0]["message"]["reasoning_content"] = "let me see"
+    answer = read_answer(status, data, 12.5)
+    assert answer.tool_calls[0]["function"] == {"name": "look", "arguments": '{"key": 1}'}
+    assert (answer.content, answer.reasoning, answer.finish_reason) == ("", "let me see", "tool_calls")
+    assert (answer.tokens, answer.latency_ms) == (5, 12.5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [{"code": "context_length_exceeded", "message": "no"}, {"message": "This model's maximum context length is 128"}],
+)
+def test_a_prompt_that_does_not_fit_is_the_models_own_limit(error):
+    assert read_answer(400, {"error": error}).finish_reason == "model_length"
+    with pytest.raises(EngineFailure):
+        read_answer(500, {"error": error})
+
+
+def test_a_named_model_is_asked_for_without_looking():
+    with FakeEndpoint(lambda body, count: said("hi")) as endpoint:
+        ask(Client({**target(endpoint), "model": "large"}))
+    assert endpoint.asked[0]["model"] == "large"
+
+
+def test_a_lone_surrogate_is_sent_as_json():
+    with FakeEndpoint(lambda body, count: said("hi")) as endpoint:
+        assert ask(Client(target(endpoint)), {"stop": ["\ud800"]}).content == "hi"
+    assert endpoint.asked[0]["stop"] == ["\ud800"]
+
+
+def test_what_was_spent_is_told_for_new_answers_alone(tmp_path):
+    spent = []
+    with FakeEndpoint(lambda body, count: said("hi")) as endpoint:
+        for _ in range(2):
+            client = Client(target(endpoint), AnswerCache(tmp_path / "a", {}))
+            client.spent = spent.append
+            ask(client)
+    assert spent == [5]
+
+
+def test_a_scope_keeps_its_own_answers_in_any_order(tmp_path):
+    async def both(client, first, second):
+        try:
+            return [(await client.chat(ASK, {}, scope=scope)).content for scope in (first, second)]
+        finally:
+            await client.aclose()
+
+    with FakeEndpoint(lambda body, count: said(str(count))) as endpoint:
+        made = asyncio.run(both(Client(target(endpoint), AnswerCache(tmp_path / "a", {})), "x/1", "x/2"))
+        again = asyncio.run(both(Client(target(endpoint), AnswerCache(tmp_path / "a", {})), "x/2", "x/1"))
+    assert (made, again) == (["1", "2"], ["2", "1"])
+
+
+def test_patience_ends_after_failures_in_a_row_and_the_endpoint_is_left_alone():
+    script = ["down", "up", "down", "down", "up"]
+
+    def answers(body, count):
+        return said("hi") if script[count - 1] == "up" else refused(500, "internal_error")
+
+    heard = []
+    with FakeEndpoint(answers) as endpoint:
+        client = Client(target(endpoint), patience=2)
+        for _ in range(6):
+            try:
+                heard.append(ask(client).content)
+            except EngineFailure:
+                heard.append("")
+    assert heard == ["", "hi", "", "", "", ""]
+    assert len(endpoint.asked) == 4
+    assert client.failure is not None
+
+
+def test_an_answer_that_takes_too_long_is_an_error():
+    def slow(body, count):
+        time.sleep(0.6)
+        return said("late")
+
+    with FakeEndpoint(slow) as endpoint, pytest.raises(EngineFailure, match="ReadTimeout"):
+        ask(Client(target(endpoint), timeout=0.1))
