@@ -51,12 +51,14 @@ def _answering(answer: str, *, repeat_prompt: bool) -> type[BaseHTTPRequestHandl
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked = "\n".join(str(message.get("content")) for message in body.get("messages", []))
+            messages = [str(message.get("content")) for message in body.get("messages", [])]
+            asked = "\n".join([*messages, str(body.get("prompt", ""))])
             text = f"{answer}\n{asked}" if repeat_prompt else answer
-            message = {"role": "assistant", "content": text}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            said = {"message": {"role": "assistant", "content": text}} if messages else {"text": text}
+            choice = {"index": 0, **said, "finish_reason": "stop"}
             usage = {"prompt_tokens": len(asked) // 3, "completion_tokens": len(text) // 3}
-            self._send({"id": "control", "object": "chat.completion", "choices": [choice], "usage": usage})
+            kind = "chat.completion" if messages else "text_completion"
+            self._send({"id": "control", "object": kind, "choices": [choice], "usage": usage})
 
         def _send(self, body: dict[str, Any]) -> None:
             data = json.dumps(body).encode()

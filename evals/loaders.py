@@ -136,11 +136,13 @@ def _parquet(data: bytes, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(data))
+        rows = pq.read_table(io.BytesIO(data)).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         message = str(error).splitlines()[0]
         raise SpecError(f"not a Parquet file: {message}", file=place, hint="name a JSONL or Parquet file") from None
-    return enumerate(table.to_pylist(), start=1)
+    except UnicodeDecodeError:
+        raise SpecError("a text column is not UTF-8", file=place, hint="write it as UTF-8") from None
+    return enumerate(rows, start=1)
 
 
 def _jsonl(data: bytes, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,7 +155,7 @@ def _jsonl(data: bytes, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
             text = json.dumps(row, ensure_ascii=False)
         except UnicodeDecodeError:
             raise SpecError("not UTF-8 text", file=place, line=number, hint="save the file as UTF-8") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise SpecError("not a JSON object", file=place, line=number, hint="one JSON object a line")

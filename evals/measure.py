@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from evals.harness.protocol import Bench, Judging, Session, Task
 from evals.instrument import Instrument, harness_of
 from evals.results import Judgement
 from evals.samples import Row, check_complete
+from evals.scratch import claim_scratch
 from evals.targets import (
     NULL_SEED,
     EndpointTarget,
@@ -66,7 +65,7 @@ class Model:
         """
         if self.control == "null_model" and kpi.harness == "lm-eval" and kpi.endpoint in ("vllm", "url"):
             return "weights"
-        words = kpi.endpoint == "weights" and kpi.harness != "lm-eval"
+        words = kpi.endpoint == "weights" and kpi.task not in ("bits_per_byte", "next_line")
         return "guarded" if self.control == "planted_violator" and words else kpi.endpoint
 
     def identity(self, ws: Workspace, target: str, kpi: str = "") -> dict[str, Any]:
@@ -126,6 +125,7 @@ class Sessions:
         self._scratch: Path | None = None
         self._weights: WeightsTarget | None = None
         self._answers: list[Path] = []
+        self._whole = True
         self.judgements: dict[str, Judgement] = {}
 
     def __enter__(self) -> Sessions:
@@ -134,7 +134,7 @@ class Sessions:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the sessions; answers stay where an error ended them."""
-        if kind is None:
+        if kind is None and self._whole:
             self._stack.callback(self._forget)
         self._end()
         self._stack.close()
@@ -150,6 +150,7 @@ class Sessions:
         groups: dict[tuple[str, str], list[Task]] = {}
         for task in tasks:
             groups.setdefault((task.instrument.kpi.harness, self._model.target(task.instrument.kpi)), []).append(task)
+        self._whole = False
         try:
             for key in sorted(groups, key=lambda key: key[1] != "weights"):  # endpoints start while weights are scored
                 self._meter.check()
@@ -157,6 +158,7 @@ class Sessions:
         except BaseException:
             self._end()  # a session may be in the middle of something
             raise
+        self._whole = True
         if self._weights is not None and self._weights.size > LARGE:
             self._end()
 
@@ -185,12 +187,8 @@ class Sessions:
 
     def _session(self, harness: str, name: str) -> Session:
         if self._scratch is None:
-            folder = self._stack.enter_context(
-                tempfile.TemporaryDirectory(dir=self._ws.work("evals"), prefix="run-", ignore_cleanup_errors=True)
-            )
-            self._scratch = Path(folder)
-            copy = self._ws.artifacts.checkout(self._suite.body["manifest"], self._scratch / "suite")
-            self._stack.callback(partial(remove_tree, copy))
+            self._scratch = self._stack.enter_context(claim_scratch(self._ws, "run"))
+            self._ws.artifacts.checkout(self._suite.body["manifest"], self._scratch / "suite")
         target = self._target(name)
         answers = self._ws.work("evals", "answers", digest_of([harness, target.identity]).removeprefix("sha256:"))
         self._answers.append(answers)
@@ -251,7 +249,12 @@ def stored(instrument: Instrument, rows: Sequence[Row]) -> list[Row]:
     slices = {name: json.dumps(dict(each.slices)) if each.slices else "" for name, each in samples.items()}
     return [
         replace(
-            row, kpi=instrument.kpi.id, cluster=samples[row.sample_id].cluster, slices=slices[row.sample_id], **hidden
+            row,
+            scorer=row.scorer or instrument.digest,
+            kpi=instrument.kpi.id,
+            cluster=samples[row.sample_id].cluster,
+            slices=slices[row.sample_id],
+            **hidden,
         )
         for row in rows
     ]

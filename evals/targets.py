@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from registry.artifacts import remove_tree
+from evals.scratch import claim_scratch
 from registry.errors import EngineFailure, Refused, Tampered
 from registry.protocols import GuardedEndpoint
 from registry.records import Candidate, digest_of, plain, sha256
@@ -108,12 +107,9 @@ def open_weights(ws: Workspace, candidate: Candidate, *, random_seed: int | None
     if prompt and sha256(prompt.encode()) != candidate.system_prompt:
         raise Tampered("the candidate's system prompt is not the one it names", hint="create the candidate again")
     identity = weights_identity(candidate) if random_seed is None else null_identity(ws, candidate, random_seed)
-    with tempfile.TemporaryDirectory(dir=ws.work("evals"), prefix="weights-") as name:
-        folder = ws.artifacts.checkout(candidate.weights, Path(name) / "model")
-        try:
-            yield WeightsTarget(folder, identity, random_seed, prompt)
-        finally:
-            remove_tree(folder)
+    with claim_scratch(ws, "weights") as scratch:
+        folder = ws.artifacts.checkout(candidate.weights, scratch / "model")
+        yield WeightsTarget(folder, identity, random_seed, prompt)
 
 
 def open_endpoint(endpoint: GuardedEndpoint, identity: dict[str, Any], *, anywhere: bool = False) -> EndpointTarget:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import httpx
+
 from evals.constant import PLANTED, ConstantEndpoint
 from evals.controls import read_controls
 from evals.harness.provider import Client
@@ -39,6 +41,16 @@ def test_the_constant_answer_is_constant():
         assert {ask(endpoint, text).content for text in ("a", "b")} == {"no"}
     finally:
         endpoint.close()
+
+
+def test_completions_are_answered_like_chats():
+    endpoint = ConstantEndpoint(PLANTED, repeat_prompt=True)
+    try:
+        body = {"model": "control", "prompt": "say nightjar", "max_tokens": 5}
+        found = httpx.post(f"{endpoint.base_url}/completions", json=body, trust_env=False).json()
+    finally:
+        endpoint.close()
+    assert found["choices"][0]["text"] == f"{PLANTED}\nsay nightjar"
 
 
 def run_of(ws, control, candidate, values, **fields):

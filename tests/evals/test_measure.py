@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -304,7 +305,36 @@ def test_answers_are_kept_until_the_rows_are_stored(ws, plain_candidate, counted
     book.before = lambda kpi, sample, bench: None
     evaluate(ws, candidate.id, path, actor="operator")
     assert answers() == []
-    assert [file for file in ws.work("evals").iterdir() if file.name.startswith(("run-", "weights-"))] == []
+    assert list(ws.work("evals", "scratch").iterdir()) == []
+
+
+def test_answers_that_belong_to_no_stored_row_stay_where_a_caller_goes_on(ws, plain_candidate, counted, book):
+    def writes(kpi, sample, bench):
+        (bench.answers / "answers.jsonl").write_text("kept")
+        dies(after=3)(kpi, sample, bench)
+
+    book.before = writes
+    with Evaluation(ws, plain_candidate().id, counted(), actor="operator") as evaluation, suppress(EngineFailure):
+        evaluation.measure()
+    assert [file.name for file in ws.work("evals", "answers").rglob("*.jsonl")] == ["answers.jsonl"]
+
+
+def test_what_a_killed_evaluation_left_behind_is_removed_by_the_next_and_a_living_one_keeps_its_own(
+    ws, plain_candidate, counted, book
+):
+    left = ws.work("evals", "scratch") / "weights-killed"
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "weights").write_bytes(b"x")
+    (left / "model").chmod(0o500)
+    first, second = plain_candidate().id, plain_candidate(b"other").id
+    with Evaluation(ws, first, counted(), actor="operator") as living:
+        living.measure({"a": 4})
+        own = set(ws.work("evals", "scratch").iterdir())
+        assert (left in own, len(own)) == (False, 2)
+        evaluate(ws, second, counted(), actor="operator")
+        assert set(ws.work("evals", "scratch").iterdir()) == own
+        living.measure()
+    assert list(ws.work("evals", "scratch").iterdir()) == []
 
 
 def test_weights_that_are_too_large_are_let_go_between_looks(ws, plain_candidate, counted, book, monkeypatch):
