@@ -71,6 +71,11 @@ def kpi(body: Mapping[str, Any]) -> Kpi:
         against=str(body.get("against") or ""),
         candidate_value=number(body.get("candidate")),
         baseline_value=number(body.get("baseline")),
+        slice=str(body.get("slice") or ""),
+        look=count(body.get("look")) or 1,
+        fraction=number(body.get("fraction")),
+        source=str(body.get("source") or "measured"),
+        contaminated=count(body.get("contaminated")) or 0,
         **found,
     )
 
@@ -146,7 +151,17 @@ def decision(filed: Filed, named: Mapping[str, Filed], versions: Mapping[str, Fi
         reasons=texts(report.get("reasons")),
         kpis=tuple(kpi(item) for item in report.get("kpis") or () if isinstance(item, Mapping)),
         evidence=filed.evidence,
+        plan=_plan(report),
     )
+
+
+def _plan(report: Mapping[str, Any]) -> str:
+    """Return in words how a decision's samples were looked at and how often they have judged."""
+    planned, judged = count(report.get("looks")) or 1, count(report.get("judged")) or 1
+    looks = f"look {count(report.get('look')) or 1} of {planned}; " if planned > 1 else ""
+    chance = number(report.get("familywise"))
+    sure = f", any of them wrongly promoted with chance at most {chance:.3g}" if chance else ""
+    return f"{looks}these samples have judged {judged} candidate{'s' if judged > 1 else ''}{sure}"
 
 
 def payload(envelope: Any) -> dict[str, Any]:

@@ -101,11 +101,28 @@ class Kpi:
     """`baseline`, `anchor`, or empty for a rule on the candidate alone."""
     candidate_value: float | None = None
     baseline_value: float | None = None
+    slice: str = ""
+    """Which part of the samples it is about, as `field=value`; empty: all of them."""
+    look: int = 1
+    fraction: float | None = None
+    """Share of the planned clusters measured when the verdict was reached."""
+    source: str = "measured"
+    """`measured` here, `imported` from another harness, or `unverified`: asked of an outside URL."""
+    contaminated: int = 0
+    """How many of the samples the candidate was trained on."""
 
     @property
     def label(self) -> str:
-        """The KPI's id, with what it is compared with where that is not the ordinary baseline."""
-        return f"{self.id} ({self.against})" if self.against not in {"", "baseline"} else self.id
+        """The KPI's id and slice, with what it is compared with where that is not the ordinary baseline."""
+        name = f"{self.id} [{self.slice}]" if self.slice else self.id
+        return f"{name} ({self.against})" if self.against not in {"", "baseline"} else name
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a reader should know of its evidence before its numbers."""
+        said = {"imported": "imported evidence", "unverified": "measured at an outside URL"}.get(self.source, "")
+        dirty = f"{self.contaminated} samples were trained on" if self.contaminated else ""
+        return tuple(mark for mark in (said, dirty) if mark)
 
     @property
     def holds(self) -> bool:
@@ -136,6 +153,8 @@ class Decision:
     reasons: tuple[str, ...]
     kpis: tuple[Kpi, ...]
     evidence: tuple[Evidence, ...]
+    plan: str = ""
+    """How the samples were looked at, how often they have judged, and what that makes of the error rate."""
 
 
 @dataclass(frozen=True, slots=True)

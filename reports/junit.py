@@ -27,7 +27,7 @@ def render(decision: Decision) -> str:
     root = ET.Element("testsuites", {"name": "hallmark gate", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": _clean(decision.suite_label or decision.suite), **counts})
     properties = ET.SubElement(suite, "properties")
-    for name in ("id", "candidate", "version_label", "baseline_label", "mode", "alpha", "bootstrap"):
+    for name in ("id", "candidate", "version_label", "baseline_label", "mode", "alpha", "bootstrap", "plan"):
         value = getattr(decision, name)
         ET.SubElement(properties, "property", {"name": name, "value": _clean(str(value))})
     suite.extend(cases)
@@ -70,6 +70,7 @@ def _outcome(case: ET.Element, verdict: str, message: str, details: str) -> None
 def _details(kpi: Kpi) -> str:
     lines = [f"{kpi.verdict}: {phrases.measured(kpi)}", f"rule: {phrases.rule(kpi.rule, kpi.better, kpi.against)}"]
     lines.append(f"samples: {phrases.number(kpi.n)}, clusters: {phrases.number(kpi.clusters)}, bound: {kpi.bound}")
+    lines += [f"evidence: {mark}" for mark in kpi.marks]
     if kpi.samples_needed:
         lines.append(f"more samples needed: {phrases.number(kpi.samples_needed)}")
     if kpi.control:

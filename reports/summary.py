@@ -28,7 +28,9 @@ def render(decision: Decision) -> str:
 
 def _context(decision: Decision) -> str:
     against = "as the first of its line (bootstrap)" if decision.bootstrap else f"against {decision.baseline_label}"
-    return escape(f"Suite {decision.suite_label}, {against}, one-sided level {phrases.number(decision.alpha)}.")
+    return escape(
+        f"Suite {decision.suite_label}, {against}, one-sided level {phrases.number(decision.alpha)}; {decision.plan}."
+    )
 
 
 def _row(kpi: Kpi) -> str:
@@ -37,7 +39,7 @@ def _row(kpi: Kpi) -> str:
         kpi.label,
         kpi.verdict,
         phrases.rule(kpi.rule, kpi.better, kpi.against),
-        phrases.measured(kpi),
+        "; ".join((phrases.measured(kpi), *kpi.marks)),
         phrases.number(kpi.n) + needed,
         f"{kpi.control} {kpi.control_verdict}".strip() or "none",
     )
