@@ -131,8 +131,8 @@ class EndpointLM:
         if not ids or self._tokens.unknown in ids:
             return [], 0
         found, sent = [], 0
-        # One token less than the context: a server wants room to say one.
-        for window in get_rolling_token_windows(ids, self._tokens.prefix, self._tokens.max_length - 1, 1):
+        # Inputs and their last target, and a token more, as a server wants room to say one, fill the context.
+        for window in get_rolling_token_windows(ids, self._tokens.prefix, self._tokens.max_length - 2, 1):
             before, target = make_disjoint_window(window)
             scores, used = self._scores([*before, *target], len(before))
             found += scores

@@ -161,10 +161,9 @@ def test_a_killed_run_asks_nothing_twice(builtins, opened, tmp_path, tiny_model)
     assert everything[: len(lines)] == lines
     assert len(set(everything)) == len(everything)
     assert 0 < sum(spent) < sum(row.prompt_tokens + row.completion_tokens for group in rows.values() for row in group)
-    again = dict(opened.measure(whole(*builtins)))
-    assert {name: [row.value for row in group] for name, group in again.items()} == {
-        name: [row.value for row in group] for name, group in rows.items()
-    }
+    again = dict(opened.measure(whole(*builtins)))  # in other batches, so equal but for rounding
+    for name, group in again.items():
+        assert [row.value for row in group] == pytest.approx([row.value for row in rows[name]], rel=1e-5)
 
 
 def test_an_error_of_one_request_leaves_the_session_alive(builtins, opened, stages):

@@ -1,11 +1,16 @@
 """Task YAML that ships with lm-eval runs unchanged on local data in its own format."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from evals.harness.child import run_child
+from evals.harness.lm_eval import LmEval
+from evals.harness.protocol import Task
+from registry.errors import NotFound, SpecError
 from tests.evals.harness.lm_eval_cases import kpi, planned, session, suite_in, weights, whole, write_rows
 
 pytestmark = pytest.mark.slow
@@ -86,8 +91,6 @@ def instruments(shared, home):
 
 def lm_eval_says(instruments, folder, tmp_path, tiny_model):
     """What lm-eval's own `simple_evaluate` makes of the same tasks, with the same model, over all documents."""
-    import os
-
     from lm_eval import simple_evaluate
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
@@ -125,3 +128,179 @@ def test_shipped_tasks_give_the_numbers_of_lm_eval_itself(instruments, home, tmp
     assert math.exp(mean["wikitext"]) == pytest.approx(said["wikitext"]["word_perplexity,none"])
     assert math.exp(mean["lambada"]) == pytest.approx(said["lambada"]["perplexity,none"])
     assert all(row.output for row in rows["gsm8k"] + rows["arc"])
+
+
+@pytest.fixture
+def lm_eval_loads():
+    """Load a task file in this process as the children do, and leave lm-eval and the working folder as they were."""
+    from lm_eval.api.task import ConfigurableTask
+
+    from evals.children.lm_eval_files import load_files
+
+    kept, here = ConfigurableTask.download, Path.cwd()
+    yield lambda suite, task, data="", metric="": load_files(
+        suite, {"kpi": "k", "task": task, "data": data, "metric": metric}
+    )
+    ConfigurableTask.download = kept
+    os.chdir(here)
+
+
+TASK = """
+task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{a}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 4}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+ROWS = [{"q": f"say {n}", "a": str(n), "who": "xy"[n % 2]} for n in range(6)]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A suite with one task folder of its own; returns a function that writes its YAML and rows."""
+    suite = suite_in(tmp_path / "suite")
+
+    def write(text=TASK, rows=ROWS, name="task.yaml"):
+        write_rows(suite.parent / "own" / "rows.jsonl", rows)
+        (suite.parent / "own" / name).write_text(text, encoding="utf-8")
+        return suite
+
+    return write
+
+
+def test_data_files_are_relative_to_the_yaml(mine, lm_eval_loads):
+    loaded = lm_eval_loads(mine().parent, "own/task.yaml")
+    assert [doc["q"] for doc in loaded.docs["mine"]] == [row["q"] for row in ROWS]
+    assert (loaded.metric, loaded.filter) == ("exact_match", "none")
+
+
+def test_two_equal_documents_are_named(mine, lm_eval_loads):
+    with pytest.raises(SpecError, match="documents 1 and 6 of `mine` are equal"):
+        lm_eval_loads(mine(rows=[*ROWS, ROWS[1]]).parent, "own/task.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        (("output_type: generate_until", "output_type: telepathy"), "cannot load", "mend the task file"),
+        (("task: mine", "name: mine"), "names no task", "`task:`"),
+        (('doc_to_text: "{{q}}"', "doc_to_text: !function gone.text"), "gone", "mend the task file"),
+        (("dataset_path: json", "dataset_path: some/where"), "`some/where` of a hub", "`data:`"),
+        (("rows.jsonl}}", '"https://x/rows.jsonl"}}'), "from the network", "beside"),
+        (("exact_match, aggregation: mean", "bleu, aggregation: bleu"), "over all samples at once", "mean"),
+        (("output_type", "unsafe_code: true\noutput_type"), "code that the model writes", "sandbox"),
+        (("output_type", "doc_to_image: q\noutput_type"), "images", "text"),
+        (("test_split: test", "test_split: exam"), "exam", ""),
+        (("task: mine", "task: [mine"), "cannot load", "mend"),
+    ],
+)  # fmt: skip
+def test_a_task_that_cannot_run_says_why_and_what_to_do(mine, lm_eval_loads, change, message, hint):
+    with pytest.raises(SpecError, match=message) as caught:
+        lm_eval_loads(mine(TASK.replace(*change)).parent, "own/task.yaml")
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("metric", "message", "hint"),
+    [
+        ("f1", "`f1` is no metric", "`exact_match`"),
+        ("", "more than one metric", "`acc`"),
+        ("exact_match", "more than one filter", "`exact_match,first`"),
+        ("exact_match,third", "`third` is no filter", "`exact_match,second`"),
+    ],
+)
+def test_the_metric_must_be_one_of_the_task(mine, lm_eval_loads, metric, message, hint):
+    text = TASK
+    if not metric:
+        text = TASK + "  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
+    elif metric.startswith("exact_match"):
+        text = TASK + "".join(
+            f"{'filter_list:' if name == 'first' else ''}\n  - {{name: {name}, filter: [{{function: take_first}}]}}"
+            for name in ("first", "second")
+        )
+    with pytest.raises(SpecError, match=message) as caught:
+        lm_eval_loads(mine(text).parent, "own/task.yaml", metric=metric)
+    assert hint in caught.value.hint
+
+
+def test_local_data_stands_for_a_dataset_of_a_hub(mine, lm_eval_loads):
+    suite = mine(TASK.replace("dataset_path: json", "dataset_path: some/where").replace("dataset_kwargs", "metadata"))
+    with pytest.raises(SpecError, match="of a hub"):
+        lm_eval_loads(suite.parent, "own/task.yaml")
+    assert len(lm_eval_loads(suite.parent, "own/task.yaml", "own/rows.jsonl").places) == 6
+    write_rows(suite.parent / "data" / "where" / "test-00000-of-00002.jsonl", ROWS[:2])
+    write_rows(suite.parent / "data" / "where" / "test-00001-of-00002.jsonl", ROWS[2:])
+    assert len(lm_eval_loads(suite.parent, "own/task.yaml", "data").places) == 6
+    (suite.parent / "empty").mkdir()
+    with pytest.raises(SpecError, match="holds no data"):
+        lm_eval_loads(suite.parent, "own/task.yaml", "empty")
+    write_rows(suite.parent / "wrong" / "train.jsonl", ROWS)
+    with pytest.raises(SpecError, match="no split `test`") as caught:
+        lm_eval_loads(suite.parent, "own/task.yaml", "wrong")
+    assert "`train`" in caught.value.hint
+
+
+GROUP = """
+group: both
+task: [mine, yours]
+aggregate_metric_list:
+  - {metric: exact_match, aggregation: mean, weight_by_size: true}
+"""
+
+
+def test_groups_includes_clusters_and_slices_are_planned_from_the_files_they_need(mine, shared):
+    suite = mine()
+    own = suite.parent / "own"
+    (own / "template").write_text(TASK, encoding="utf-8")
+    (own / "yours.yaml").write_text(
+        "include: template\ntask: yours\ndoc_to_text: !function code.ask\n", encoding="utf-8"
+    )
+    (own / "code.py").write_text("def ask(doc):\n    return 'please ' + doc['q']\n", encoding="utf-8")
+    (own / "both.yaml").write_text(GROUP, encoding="utf-8")
+    one = kpi("own/both.yaml", samples=10, cluster="who", slices=["task", "who"])
+    plan = LmEval().plan(shared, one, suite)
+    assert set(plan.files) == {f"own/{name}" for name in ("both.yaml", "code.py", "rows.jsonl", "task.yaml",
+                                                          "template", "yours.yaml")}  # fmt: skip
+    assert len(plan.samples) == len({sample.id for sample in plan.samples}) == 10
+    assert {sample.cluster for sample in plan.samples} == {"x", "y"}
+    assert {dict(sample.slices)["task"] for sample in plan.samples} == {"mine", "yours"}
+    assert any(sample.input.startswith("please say") for sample in plan.samples)
+    assert LmEval().plan(shared, kpi("own/both.yaml@yours", samples=6), suite).samples
+    for change, message in (({"cluster": "whom"}, "no field `whom`"), ({"samples": 13}, "plans 13 samples"),
+                            ({"direction": "lower"}, "backwards"), ({"task": "own/gone.yaml"}, "no task file"),
+                            ({"task": "own/task.yaml@theirs"}, "no task `theirs`"),
+                            ({"data": "x.sealed"}, "reads its data itself")):  # fmt: skip
+        with pytest.raises((SpecError, NotFound), match=message):
+            LmEval().plan(shared, one.model_copy(update=change), suite)
+
+
+def test_a_plan_is_made_once_and_again_when_a_file_changes(mine, shared, monkeypatch):
+    started = []
+
+    def counted(module, *rest, **fields):
+        started.append(module)
+        return run_child(module, *rest, **fields)
+
+    monkeypatch.setattr("evals.harness.lm_eval_plan.run_child", counted)
+    suite, one = mine(), kpi("own/task.yaml", samples=6)
+    first = LmEval().plan(shared, one, suite)
+    assert LmEval().plan(shared, one, suite) == first
+    assert len(started) == 1
+    again = LmEval().plan(shared, one, mine(rows=[*ROWS[:-1], {"q": "other", "a": "o", "who": "x"}]))
+    assert len(started) == 2
+    assert {sample.id for sample in again.samples} != {sample.id for sample in first.samples}
+
+
+def test_looks_see_the_few_shot_examples_of_a_whole_run(instruments, tmp_path, tiny_model):
+    each = instruments["gsm8k"]
+    with session(tmp_path, weights(tiny_model), [each]) as opened:
+        late = dict(opened.measure([Task(each, (each.samples[-1].id,))]))["gsm8k"]
+        rows = dict(opened.measure(whole(each)))["gsm8k"]
+    lines = (tmp_path / "answers" / "lm-eval.jsonl").read_text().split('"key"')
+    assert len(lines) - 1 == len(rows)  # the request of the first look was the whole run's
+    assert late[0].output == next(row.output for row in rows if row.sample_id == late[0].sample_id)

@@ -6,14 +6,28 @@ import json
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from policies.bare import BareEngine
 from policies.engines import start
 from policies.engines.vllm_server import is_cpu_build
+from registry.workspace import Workspace
+from tests.evals.harness.lm_eval_cases import (
+    kpi,
+    planned,
+    served,
+    session,
+    suite_in,
+    texts,
+    weights,
+    whole,
+    write_rows,
+)
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 MESSAGES = [{"role": "user", "content": "add an argument"}]
@@ -159,3 +173,32 @@ def test_the_build_here_is_told_right() -> None:
         assert is_cpu_build() == ("cpu" in version("vllm"))
     except PackageNotFoundError:
         assert is_cpu_build()
+
+
+def test_lm_eval_agrees_with_weights_in_process(vllm: Any, folder: Path, tmp_path: Path) -> None:
+    """Bits of texts within the context to 0.1 %, choices and completions alike: vLLM gets the same token ids."""
+    ws = Workspace.create(tmp_path / "ws")
+    suite = suite_in(tmp_path / "suite")
+    short = [{"text": row["text"][:180]} for row in texts(12)]  # a longer text is cut into other windows by a server
+    write_rows(suite.parent / "code.jsonl", short)
+    write_rows(suite.parent / "asked.jsonl", [{"input": f"def add_{n}(", "target": "x"} for n in range(4)])
+    fields = {"samples": 4, "data": "code.jsonl"}
+    instruments = [
+        planned(ws, kpi("bits_per_byte", id="bpb", direction="lower", **fields), suite),
+        planned(ws, kpi("next_line", id="line", **fields), suite),
+        planned(ws, kpi("exact_match", id="exact", samples=4, data="asked.jsonl"), suite),
+    ]
+    ws.close()
+    relay = BareEngine(vllm.uds, ExitStack())
+    found = []
+    for target in (weights(folder), served(relay, folder), served(relay)):
+        (tmp_path / str(len(found))).mkdir()
+        asked = instruments[2:] if len(found) == 2 else instruments  # without the tokenizer: completions alone
+        with session(tmp_path / str(len(found)), target, instruments) as opened:
+            found.append(dict(opened.measure(whole(*asked))))
+    relay.close()
+    here, there, text = found
+    assert [row.value for row in there["bpb"]] == pytest.approx([row.value for row in here["bpb"]], rel=1e-3)
+    assert [row.value for row in there["line"]] == [row.value for row in here["line"]]
+    assert [row.output for row in there["exact"]] == [row.output for row in here["exact"]]
+    assert all(row.prompt_tokens > 0 and row.completion_tokens > 0 for row in there["exact"] + text["exact"])
