@@ -31,7 +31,7 @@ rules = st.one_of(
 gates = st.builds(
     lambda alpha, mode, family: {"alpha": alpha, "mode": mode, **family},
     st.floats(0.001, 0.4),
-    st.sampled_from(["fixed", "whole_suite"]),
+    st.sampled_from(["group_sequential", "anytime", "whole_suite", "fixed"]),
     st.sampled_from([{}, {"budget": "family", "max_candidates": 7}]),
 )
 
@@ -76,6 +76,16 @@ def test_spec_to_yaml_to_spec_is_identity(rule, gate, samples, epochs, cluster, 
         (changed(task="bits_per_byte"), "kpis.0", "backwards"),
         (changed(task="next_line", endpoint="guarded"), "kpis.0", "log-likelihoods"),
         (changed(harness="inspect"), "kpis.0", "not an inspect task"),
+        (changed(harness="inspct"), "harness", "unknown harness `inspct`"),
+        (changed(task="tasks/mmlu.yml@a b"), "kpis.0", "no task"),
+        (changed(harness="judge", task="helpful?"), "kpis.0", "lacks `judge` or `data`"),
+        (changed(harness="judge", task="helpful?", judge="strict", data=""), "kpis.0", "lacks `judge` or `data`"),
+        (changed(harness="import", task="other 1"), "kpis.0", "reads no `data`"),
+        (changed(endpoint="remote"), "endpoint", "weights"),
+        (changed(sandbox="docker"), "kpis.0", "no sandbox"),
+        (changed(sandbox="vm"), "sandbox", "none"),
+        (changed(slice_rule={"type": "floor", "value": 0.5}), "kpis.0", "judges nothing"),
+        (changed(slices=["team"], slice_rule={"type": "advisory"}), "slice_rule", "tag"),
         (changed(direction="absent"), "direction", "missing"),
         (changed(id="no spaces"), "id", "pattern"),
     ],
@@ -106,6 +116,56 @@ def test_an_unusable_suite_is_refused(kpis, fields, word):
     with pytest.raises(SpecError, match=word) as caught:
         parse(text(*kpis, **fields), SuiteSpec)
     assert caught.value.hint
+
+
+JUDGE = {"url": "http://127.0.0.1:8001/v1", "calibration": "labels.jsonl"}
+JUDGED = kpi(harness="judge", task="is it polite?", data="q.jsonl", judge="strict")
+
+
+@pytest.mark.parametrize(
+    ("kpis", "fields", "word"),
+    [
+        ([JUDGED], {}, "the suite has none"),
+        ([JUDGED], {"judges": {"strict": {"url": "http://127.0.0.1:1/v1"}}}, "not calibrated"),
+        ([JUDGED], {"judges": {"strict": {**JUDGE, "candidate": "prod"}}}, "one of them"),
+        ([JUDGED], {"judges": {"strict": {"calibration": "labels.jsonl"}}}, "one of them"),
+        ([JUDGED], {"judges": {"strict": {**JUDGE, "min_kappa": 1.5}}}, "less than 1"),
+        ([kpi()], {"budgets": {"tokens": 0}}, "greater than or equal to 1"),
+        ([kpi()], {"budgets": {"judge_calls": -1}}, "greater than or equal to 0"),
+        ([kpi()], {"budgets": {"dollars": 1}}, "dollars"),
+        ([kpi()], {"gate": {"looks": 0}}, "greater than or equal to 1"),
+        ([kpi()], {"gate": {"order_seed": -1}}, "greater than or equal to 0"),
+        ([kpi()], {"gate": {"contamination": "ignore"}}, "report"),
+    ],
+)
+def test_judges_budgets_and_looks_are_checked(kpis, fields, word):
+    with pytest.raises(SpecError, match=word) as caught:
+        parse(text(*kpis, **fields), SuiteSpec)
+    assert caught.value.hint
+
+
+def test_judges_budgets_targets_and_slices_are_read():
+    spec = parse(
+        text(
+            JUDGED,
+            kpi("outside", endpoint="url", slices=["team"], slice_rule={"type": "floor", "value": 0.5}),
+            kpi("engine", endpoint="vllm", task="tasks/mmlu.yaml@mmlu", data=""),
+            kpi("agent", harness="inspect", task="agent.py@refund", sandbox="docker", endpoint="guarded"),
+            kpi("theirs", harness="import", task="helm 0.5", data=""),
+            judges={"strict": JUDGE}, budgets={"tokens": 10, "minutes": 0.5, "judge_calls": 0},
+        ),
+        SuiteSpec,
+    )  # fmt: skip
+    assert spec.judges["strict"].min_kappa == 0.4
+    assert (spec.budgets.tokens, spec.budgets.minutes, spec.budgets.judge_calls) == (10, 0.5, 0)
+    assert (spec.gate.mode, spec.gate.looks) == ("group_sequential", 8)
+    assert spec.kpi("outside").slice_rule.value == 0.5
+
+
+def test_an_advisory_kpi_may_have_an_uncalibrated_judge():
+    advisory = {**JUDGED, "id": "polite", "rule": {"type": "advisory"}, "control": None}
+    spec = parse(text(kpi(), advisory, judges={"strict": {"candidate": "prod"}}), SuiteSpec)
+    assert spec.judges["strict"].calibration == ""
 
 
 def test_a_family_budget_splits_alpha():
