@@ -296,9 +296,9 @@ def main() -> None:
         river.install()
     few = chosen.quick
     sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "null": lambda: measure_null(5 if few else 100),
-        "refusal": lambda: measure_refusal(5 if few else 100),
-        "daily": lambda: measure_daily(5 if few else 100),
+        "null": lambda: measure_null(5 if few else 60),
+        "refusal": lambda: measure_refusal(5 if few else 40),
+        "daily": lambda: measure_daily(5 if few else 60),
         "cost": lambda: measure_cost(50 if few else 500),
     }
     figures: dict[str, Any] = {"alpha": ALPHA, "river": river.locked_version()}

@@ -140,3 +140,15 @@ def test_evidently_draws_log_and_canaries_and_the_page_loads_nothing(ws, tmp_pat
     assert "That is all" not in page
     assert not re.search(r"<(?:script|img|iframe|source)[^>]+src=[\"']?https?:|<link[^>]+href=[\"']?https?:", page)
     assert ws.artifacts.read_bytes(window.html) == file.read_bytes()
+
+
+def test_checks_of_mixed_signals_hardly_ever_alarm_when_nothing_changes():
+    """Nominal 5 % over all signals of a log; a reduced run of benchmarks/drift.py."""
+    rng, runs = np.random.default_rng(11), 12
+    alarms = 0
+    for run in range(runs):
+        rows = [body for _, _, body, _ in decisions(rng, 1000 * run, 240)]
+        rows = [{**row, "ts": ""} for row in rows]
+        found = room.judge(read_signals(rows[:120], rows[120:]), rows[120:], 0.05, lambda *_: None)
+        alarms += any(finding["verdict"] == "drift" for finding in found)
+    assert alarms <= runs * 0.05 + 2 * (runs * 0.05 * 0.95) ** 0.5

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.drift.detectors import Sequential, e_bh, window_e
+from evals.drift.detectors import Sequential, conformal_p, e_bh, watch, window_e
 
 RNG = np.random.default_rng
 
@@ -105,3 +105,47 @@ def test_e_bh_by_hand():
 def test_more_evidence_never_rejects_less(values, alpha):
     more = {name: value * 2 for name, value in values.items()}
     assert e_bh(values, alpha) <= e_bh(more, alpha)
+
+
+@pytest.mark.parametrize("rates", [True, False])
+def test_watching_a_window_equals_feeding_it(rates):
+    rng = RNG(7)
+    reference, current = rate(rng, 0.1, 80), rate(rng, 0.3, 60)
+    share = (sum(reference) + sum(current)) / 140 if rates else None
+    detector = Sequential(reference, share=share)
+    fed = [detector.feed(value, f"refused {index}") for index, value in enumerate(current)]
+    assert list(watch(reference, current, "refused", rate=rates)) == pytest.approx(fed)
+
+
+def test_a_watched_rate_keeps_its_false_alarm_rate():
+    """The share that is bet on comes from both windows together, which ranks do not depend on."""
+    rng, runs, alpha, count = RNG(8), 200, 0.1, 100
+    crossed = sum(
+        watch(rate(rng, 0.05, 100), rate(rng, 0.05, count), f"{run}", rate=True).max() >= count / alpha
+        for run in range(runs)
+    )
+    assert crossed <= runs * alpha + 2 * math.sqrt(runs * alpha * (1 - alpha))
+
+
+def test_refusals_that_double_are_seen_within_a_few_thousand_requests():
+    """At a threshold of 10,000: at least so many requests lie between false alarms on average."""
+    rng, waits = RNG(9), []
+    for run in range(15):
+        stream = [*rate(rng, 0.02, 300), *rate(rng, 0.04, 3000)]
+        crossed = (watch(rate(rng, 0.02, 3000), stream, f"{run}", rate=True) >= 10_000).nonzero()[0]
+        waits.append(crossed[0] - 300 if len(crossed) else math.inf)
+    assert sorted(waits)[7] < 1500
+    assert sum(wait < 0 for wait in waits) <= 1
+
+
+def test_conformal_ranks_are_uniform_whatever_the_values():
+    rng = RNG(10)
+    ranks = np.concatenate([conformal_p(rate(rng, 0.3, 20), rate(rng, 0.3, 40), f"{run}") for run in range(150)])
+    for cut in (0.05, 0.25, 0.5, 0.9):
+        assert np.mean(ranks < cut) == pytest.approx(cut, abs=3 * math.sqrt(cut * (1 - cut) / len(ranks)))
+
+
+def test_weights_share_out_the_level():
+    assert e_bh({"a": 39.0, "b": 1.0}, 0.05, {"a": 3.0, "b": 1.0}) == {"a"}
+    assert e_bh({"a": 39.0, "b": 1.0}, 0.05, {"a": 1.0, "b": 1.0}) == set()
+    assert e_bh({"a": 161.0, "b": 1.0}, 0.05, {"a": 1 / 8, "b": 7 / 8}) == {"a"}
