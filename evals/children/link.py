@@ -89,11 +89,13 @@ def _requests(lines: queue.SimpleQueue[bytes], idle: threading.Event) -> Iterato
 
 
 def _read_requests(lines: queue.SimpleQueue[bytes], idle: threading.Event) -> None:
-    rest = b""
+    parts: list[bytes] = []
     while data := os.read(0, 1 << 16):
-        *whole, rest = (rest + data).split(b"\n")
+        *whole, rest = data.split(b"\n")
         for line in whole:
-            lines.put(line)
+            lines.put(b"".join([*parts, line]))
+            parts = []
+        parts.append(rest)
     if not idle.is_set():
         os._exit(3)
     lines.put(b"")

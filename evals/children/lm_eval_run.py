@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class Loaded:
     """A KPI's tasks, ready to run: their documents, where each sample is, and which number of theirs is the KPI's."""
 
     tasks: dict[str, Task]
-    docs: dict[str, Sequence[dict[str, Any]]]
+    docs: Mapping[str, Sequence[dict[str, Any]]]
     places: dict[str, Place]
     metric: str
     filter: str

@@ -151,10 +151,15 @@ def _job(task: Task) -> dict[str, Any]:
     """Return one KPI as the child measures it."""
     instrument, kpi = task.instrument, task.instrument.kpi
     samples = {sample.id: sample for sample in instrument.samples}
+    # A task file brings its own text; only a built-in task is made of the samples.
+    left_out = () if kpi.task in PLANS else ("input", "target", "choices")
     return {
         "kpi": kpi.id, "task": kpi.task, "metric": kpi.metric, "data": exported(kpi), "epochs": kpi.epochs,
-        "samples": [samples[name].plain() for name in task.ids], "scorer": digest_of(LmEval().scorer(kpi)),
-        "sealed": getattr(instrument, "sealed", False),
+        "samples": [
+            {key: value for key, value in samples[name].plain().items() if key not in left_out} for name in task.ids
+        ],
+        "scorer": digest_of(LmEval().scorer(kpi)),
+        "sealed": instrument.sealed,
     }  # fmt: skip
 
 
@@ -163,15 +168,3 @@ def _scorer(*, in_process: bool) -> dict[str, Any]:
     root = Path(evals.__file__).parent
     code = {name: sha256((root / name).read_bytes()) for name in (*_CODE, *_BACKENDS[in_process])}
     return {"harness": f"lm-eval=={version('lm-eval')}", "code": code}
-
-
-def run_lm_eval(instruments: Any, target: WeightsTarget, *, scratch: Path, progress: Any) -> Iterator[Any]:
-    """Yield each instrument with its complete rows: what the present engine calls until it opens sessions."""
-    by_name = {instrument.kpi.id: instrument for instrument in instruments}
-    session = LmSession(Bench(target, scratch, scratch / "answers", scratch, progress))
-    try:
-        tasks = [Task(each, tuple(sample.id for sample in each.samples)) for each in instruments]
-        for name, rows in session.measure(tasks):
-            yield by_name[name], rows
-    finally:
-        session.close()

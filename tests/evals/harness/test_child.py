@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals.harness.child import environment, run_child
+from evals.harness.conversation import Conversation
 from registry.errors import EngineFailure, SpecError
 from registry.protocols import silent
 
@@ -58,6 +59,59 @@ def test_a_child_is_offline_and_without_foreign_keys(tmp_path, monkeypatch):
     assert {found[name] for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")} == {"1"}
     assert found["DO_NOT_TRACK"] == "1"
     assert not {"OPENAI_API_KEY", "INSPECT_TELEMETRY", "HTTPS_PROXY"} & set(found)
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """Open conversations with scripted children; all are ended."""
+    opened = []
+
+    def start(do="", progress=silent, **opening):
+        made = Conversation("tests.stubs.scripted_session", {"do": do, **opening}, scratch=tmp_path, progress=progress)
+        opened.append(made)
+        return lambda do, **request: list(made.ask({"do": do, **request}))
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+def test_a_session_answers_request_after_request_and_keeps_its_state(talk):
+    told = []
+    ask = talk("link.progress('opening', 1)", progress=lambda *what: told.append(what), count=0)
+    count = "state['count'] += 1; link.send('counted', count=state['count'], size=len(request['text']))"
+    sizes = [ask(count, text="x" * size)[0] for size in (1, 300_000)]
+    assert sizes == [{"type": "counted", "count": 1, "size": 1}, {"type": "counted", "count": 2, "size": 300_000}]
+    assert told == [("opening", 1, None, "")]
+
+
+def test_a_session_lives_on_after_an_error_of_ours_and_starts_anew_after_any_other_end(talk):
+    ask = talk(count=0)
+    count = "state['count'] += 1; link.send('counted', count=state['count'])"
+    ask(count)
+    with pytest.raises(SpecError, match="wrong"):
+        ask("raise SpecError('wrong', hint='mend it')")
+    assert ask(count)[0]["count"] == 2
+    for end in ("os.kill(os.getpid(), signal.SIGKILL)", "raise ValueError('boom')"):
+        with pytest.raises(EngineFailure, match="ended with status"):
+            ask(end)
+        assert ask(count)[0]["count"] == 1
+
+
+def test_a_session_that_cannot_begin_says_why_every_time(talk):
+    ask = talk("raise SpecError('no model', hint='name one')")
+    for _ in range(2):
+        with pytest.raises(SpecError, match="no model"):
+            ask("link.send('never')")
+
+
+def test_a_session_that_nobody_listens_to_any_more_is_ended(tmp_path):
+    made = Conversation("tests.stubs.scripted_session", {}, scratch=tmp_path, progress=silent)
+    messages = made.ask({"do": "link.send('pid', pid=os.getpid()); time.sleep(60)"})
+    pid = next(messages)["pid"]
+    messages.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert list(tmp_path.glob("child-*")) == []
 
 
 def test_a_child_ends_with_its_parent(tmp_path):
