@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -155,12 +156,24 @@ class Meter:
     """Counts what a run uses and raises BudgetSpent where it would use more than it may; safe to use in threads."""
 
     def __init__(self, budgets: Budgets, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._budgets, self._clock, self._began = budgets, clock, clock()
+        self._budgets, self._clock = budgets, clock
+        self._began: float | None = None
+        self._seconds = 0.0
         self._lock = threading.Lock()
         self._first: float | None = None
         self._before = 0
         self.tokens = 0
         self.judge_calls = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside: what others do between two looks is not this run's."""
+        self._began = self._clock()
+        try:
+            yield
+        finally:
+            self._seconds += self._clock() - self._began
+            self._began = None
 
     def spend(self, tokens: int = 0, judge_calls: int = 0) -> None:
         """Count tokens that were used and judge calls that are about to be made.
@@ -202,8 +215,9 @@ class Meter:
 
     @property
     def minutes(self) -> float:
-        """Minutes since the meter was made."""
-        return (self._clock() - self._began) / 60.0
+        """Minutes it has been running."""
+        now = self._clock() - self._began if self._began is not None else 0.0
+        return (self._seconds + now) / 60.0
 
 
 def read_rate(ws: Workspace, instrument: str) -> float | None:

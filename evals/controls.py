@@ -106,9 +106,8 @@ def _chain(ws: Workspace, shelf: Shelf, control: str, instrument: Instrument, co
     Rows of two null models are never mixed: all runs are of the same candidate's. The newest such chain is taken.
     """
     chains: dict[str, list[Asset]] = {}
-    for run in eval_runs(ws, "", control):
-        if instrument.digest in run.body["instruments"].values():
-            chains.setdefault(run.body["candidate"], []).append(run)
+    for run in eval_runs(ws, "", control, instrument.digest):
+        chains.setdefault(run.body["candidate"], []).append(run)
     for runs in reversed(chains.values()):
         found = shelf.due(runs, instrument, count)
         if not found.missing:

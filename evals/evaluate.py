@@ -165,21 +165,25 @@ class Evaluation:
         return [run for run in runs if instrument.digest in run.body["instruments"].values()]
 
     def _rows(self, tasks: Sequence[Task]) -> dict[str, list[Row]]:
-        """Return the rows of tasks by KPI, those of the cache as they are and the others measured."""
-        rows: dict[str, list[Row]] = {}
-        unknown = []
-        for task in tasks:
-            known = self._cache.get(self._key(task.instrument))
-            rows[task.instrument.kpi.id] = [row for name in task.ids for row in known.get(name, ())]
-            ids = tuple(name for name in task.ids if name not in known)
-            unknown += [Task(task.instrument, ids)] if ids else []
-        if unknown:
-            for instrument, found in self._sessions.measure(unknown):
-                kept = stored(instrument, found)
-                self._cache.put(self._key(instrument), kept)
-                self._note(instrument)
-                rows[instrument.kpi.id] += kept
-        return {task.instrument.kpi.id: stored(task.instrument, rows[task.instrument.kpi.id]) for task in tasks}
+        """Return the rows of tasks by KPI: known ones as they are, the others measured.
+
+        KPIs that share an instrument share its rows.
+        """
+        known = {self._key(task.instrument): self._cache.get(self._key(task.instrument)) for task in tasks}
+        while unknown := _unknown([(self._key(task.instrument), task) for task in tasks], known):
+            with self.meter.running():
+                for instrument, found in self._sessions.measure(unknown):
+                    kept = stored(instrument, found)
+                    self._cache.put(self._key(instrument), kept)
+                    self._note(instrument)
+                    for row in kept:
+                        known[self._key(instrument)].setdefault(row.sample_id, []).append(row)
+        return {
+            task.instrument.kpi.id: stored(
+                task.instrument, [row for name in task.ids for row in known[self._key(task.instrument)][name]]
+            )
+            for task in tasks
+        }
 
     def _key(self, instrument: Instrument) -> str:
         identity = self._model.identity(self._ws, self._model.target(instrument.kpi), instrument.kpi.id)
@@ -216,3 +220,13 @@ class Evaluation:
             note["judge"] = plain(self._sessions.judgements[instrument.kpi.id])
         if note:
             self._cache.note(self._key(instrument), note)
+
+
+def _unknown(tasks: Sequence[tuple[str, Task]], known: Mapping[str, Mapping[str, Any]]) -> list[Task]:
+    """Return what is not known of tasks, one task for each key."""
+    found: dict[str, Task] = {}
+    for key, task in tasks:
+        ids = tuple(name for name in task.ids if name not in known[key])
+        if ids:
+            found.setdefault(key, Task(task.instrument, ids))
+    return list(found.values())

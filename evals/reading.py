@@ -138,12 +138,15 @@ def runs_of(
     ]  # fmt: skip
 
 
-def eval_runs(ws: Workspace, candidate_id: str, control: str) -> list[Asset]:
-    """Return all EvalRuns of a candidate, or of a control in its place, oldest first; of any candidate if it is ``."""
+def eval_runs(ws: Workspace, candidate_id: str, control: str, instrument: str = "") -> list[Asset]:
+    """Return EvalRuns, oldest first: of a candidate or of a control in its place.
+
+    Empty text stands for any candidate, and for any instrument digest.
+    """
     rows = ws.store.query(
         "SELECT id FROM asset WHERE kind = ? AND body->>'$.control' = ? AND (? = '' OR body->>'$.candidate' = ?)"
-        " ORDER BY seq",
-        [EvalRun.KIND, control, candidate_id, candidate_id],
+        " AND contains(body->>'$.instruments', ?) ORDER BY seq",
+        [EvalRun.KIND, control, candidate_id, candidate_id, instrument],
     )
     return [ws.resolve(row["id"], EvalRun.KIND) for row in rows]
 

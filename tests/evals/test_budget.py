@@ -51,20 +51,27 @@ def test_a_judge_call_too_many_is_refused_before_it_is_made():
         none.spend(0, 1)
 
 
-def test_time_runs_from_the_start(clock):
+def test_only_time_at_work_counts(clock):
     meter = Meter(Budgets(minutes=2), clock=clock)
-    clock.now += 119
-    meter.check()
-    clock.now += 1
-    with pytest.raises(BudgetSpent, match="2.0 of 2 minutes"):
-        meter.spend(1)
+    with meter.running():
+        clock.now += 60
+    clock.now += 1000
+    with meter.running():
+        clock.now += 59
+        meter.check()
+        clock.now += 1
+        with pytest.raises(BudgetSpent, match="2.0 of 2 minutes"):
+            meter.spend(1)
+    with pytest.raises(BudgetSpent):
+        meter.check()
 
 
 def test_without_budgets_nothing_stops(clock):
     meter = Meter(Budgets(), clock=clock)
-    clock.now += 10**9
-    meter.spend(10**12, 10**9)
-    meter.check()
+    with meter.running():
+        clock.now += 10**9
+        meter.spend(10**12, 10**9)
+        meter.check()
 
 
 def test_the_rate_leaves_out_loading(clock):

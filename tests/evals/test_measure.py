@@ -105,6 +105,18 @@ def test_rows_known_to_the_cache_enter_a_run_of_another_suite_unmeasured(ws, pla
     assert run.body["suite"] == suite.id
 
 
+def test_kpis_that_share_an_instrument_share_its_rows(ws, plain_candidate, counted, book):
+    floor = {"id": "b", "rule": {"type": "floor", "value": 0.1}}
+    with Evaluation(ws, plain_candidate().id, counted({}, floor), actor="operator") as evaluation:
+        (first,) = evaluation.measure({"a": 4, "b": 10})
+        runs = evaluation.measure()
+    assert len(book.asked) == len({name for _, name in book.asked}) == 24
+    assert first.body["completed"] == {"a": 4, "b": 10}
+    values = [(row.sample_id, row.value) for row in rows_of(ws, *runs)]
+    assert len(values) == 48
+    assert len(set(values)) == 24
+
+
 def test_other_weights_are_another_model_and_another_policy_is_not(ws, plain_candidate, counted, book):
     path = counted()
     evaluate(ws, plain_candidate().id, path, actor="operator")
