@@ -86,11 +86,6 @@ def load_documents(ws: Workspace, kpi: Kpi, suite_path: Path) -> tuple[list[Docu
     return documents, found.dataset, bool(found.sealed)
 
 
-def slices_of(document: Document, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return a document's value of each slice field. Raises SpecError where one is missing or null."""
-    return document.slices(names)
-
-
 def kept_files(ws: Workspace, kpi: Kpi, samples: Sequence[Sample], suite_path: Path) -> dict[str, bytes]:
     """Return what the suite's manifest keeps of a KPI's planned samples, path in the suite to bytes.
 

@@ -26,7 +26,7 @@ from evals.harness.protocol import Bench, Planned, Task
 from evals.harness.tasks import Document, choose
 from evals.judge import Mode
 from evals.kpi import Kpi
-from evals.loaders import kept_files, load_documents, slices_of
+from evals.loaders import kept_files, load_documents
 from evals.results import Judgement
 from evals.samples import Row, Sample, check_complete, decode, sample_id
 from registry.errors import SpecError
@@ -167,7 +167,7 @@ def _sample(document: Document, kpi: Kpi) -> Sample:
     target, choices = document.fields[kinds[0]], RUBRIC if kinds[0] == "rubric" else ()
     name = sample_id(document.text, target, choices)
     cluster = document.cluster(kpi.cluster) or name
-    return Sample(name, cluster, document.text, target, choices, slices_of(document, kpi.slices))
+    return Sample(name, cluster, document.text, target, choices, document.slices(kpi.slices))
 
 
 def _mode(sample: Sample) -> Mode:
