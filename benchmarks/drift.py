@@ -1,13 +1,13 @@
 """How often do drift detectors cry wolf, and how soon do they see refusals go from 2 % to 4 %?
 
-    python benchmarks/drift.py [--quick] [--install-peers] [--only null|refusal|daily|cost]
+    python benchmarks/drift.py [--quick] [--install-peers] [--only null|refusal|windows|daily|cost] [--jobs 2]
 
 `null`: 20 mixed columns in which nothing changes (binary, categorical with 8 levels, skewed numeric, lengths, and
 coordinates of embeddings). Ours is the check itself (`evals.drift.check.judge`); beside it evidently's default tests
 and ADWIN (river, defaults), one a column. `refusal`: a stream that changes after 500 requests; delays are counted from
-the change. `daily`: the chance of any false alarm within 90 daily checks. `cost`: what the endpoint pays to describe a
-text. River runs from its own environment, `.hallmark-peers/river`, made by `--install-peers`; without it its lines are
-left out. Rates come with Monte-Carlo errors (one standard error).
+the change; `windows` compares whole windows of it. `daily`: the chance of any false alarm within 90 daily checks.
+`cost`: what the endpoint pays to describe a text. River runs from its own environment, `.hallmark-peers/river`, made
+by `--install-peers`; without it its lines are left out. Rates come with Monte-Carlo errors (one standard error).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,34 +114,34 @@ def share(hits: int, runs: int) -> list[float]:
     return [round(rate, 4), round(math.sqrt(max(rate * (1 - rate), 0.0) / runs), 4)]
 
 
-def measure_null(runs: int) -> dict[str, Any]:
-    """Return the null alarm rates of one check over 20 columns, by window size."""
-    figures: dict[str, Any] = {"null_columns": 20}
-    for size in (500, 2000):
-        rng = np.random.default_rng(size)
-        ours = some = most = each = 0
-        streams = []
-        for _ in range(runs):
-            both = columns(rng, 2 * size)
-            reference = {name: values[:size] for name, values in both.items()}
-            current = {name: values[size:] for name, values in both.items()}
-            ours += ours_null(reference, current)
-            flagged = evidently_null(reference, current)
-            some += any(flagged.values())
-            most += sum(flagged.values()) >= len(flagged) / 2
-            each += sum(flagged.values())
-            streams.append(list(both.values()))
-        key = f"null_{size}_rows"
-        figures[f"{key}_ours_any_column"] = share(ours, runs)
-        figures[f"{key}_evidently_any_column"] = share(some, runs)
-        figures[f"{key}_evidently_a_column"] = share(each, runs * 20)
-        figures[f"{key}_evidently_dataset"] = share(most, runs)
-        if river.PEER.exists():
-            found = river.alarms([list(values) for stream in streams for values in stream])
-            late = [any(place >= size for place in places) for places in found]
-            hits = sum(any(late[20 * run : 20 * run + 20]) for run in range(runs))
-            figures[f"{key}_adwin_any_column"] = share(hits, runs)
-            figures[f"{key}_adwin_a_column"] = share(sum(late), 20 * runs)
+def measure_null(runs: int, size: int) -> dict[str, Any]:
+    """Return the null alarm rates of one check over 20 columns, in windows of `size` rows."""
+    rng = np.random.default_rng(size)
+    ours = some = most = each = 0
+    streams = []
+    for _ in range(runs):
+        both = columns(rng, 2 * size)
+        reference = {name: values[:size] for name, values in both.items()}
+        current = {name: values[size:] for name, values in both.items()}
+        ours += ours_null(reference, current)
+        flagged = evidently_null(reference, current)
+        some += any(flagged.values())
+        most += sum(flagged.values()) >= len(flagged) / 2
+        each += sum(flagged.values())
+        streams += [values.tolist() for values in both.values()]
+    key = f"null_{size}_rows"
+    figures = {
+        f"{key}_runs": runs,
+        f"{key}_ours_any_column": share(ours, runs),
+        f"{key}_evidently_any_column": share(some, runs),
+        f"{key}_evidently_a_column": share(each, runs * 20),
+        f"{key}_evidently_dataset": share(most, runs),
+    }
+    if river.PEER.exists():
+        late = [any(place >= size for place in places) for places in river.alarms(streams)]
+        hits = sum(any(late[20 * run : 20 * run + 20]) for run in range(runs))
+        figures[f"{key}_adwin_any_column"] = share(hits, runs)
+        figures[f"{key}_adwin_a_column"] = share(sum(late), 20 * runs)
     return figures
 
 
@@ -218,12 +219,13 @@ def measure_refusal(runs: int) -> dict[str, Any]:
         figures |= delays("adwin", places[:runs])
         alarms = sum(place is not None for place in places[runs:])
         figures["refusal_adwin_false_alarm_in_10k"] = share(alarms, runs)
-    return figures | measure_windows(rng, max(10, runs // 2))
+    return figures
 
 
-def measure_windows(rng: np.random.Generator, runs: int) -> dict[str, Any]:
+def measure_windows(runs: int) -> dict[str, Any]:
     """Return how often two windows of a size, one before and one after the change, are told apart."""
-    figures: dict[str, Any] = {}
+    rng = np.random.default_rng(3)
+    figures: dict[str, Any] = {"refusal_windows_runs": runs}
     for size in (500, 1000, 2000, 5000):
         ours = theirs = 0
         for _ in range(runs):
@@ -289,24 +291,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few runs, nothing kept")
     parser.add_argument("--install-peers", action="store_true")
-    parser.add_argument("--only", choices=("null", "refusal", "daily", "cost"))
+    parser.add_argument("--only", choices=("null", "refusal", "windows", "daily", "cost"))
+    parser.add_argument("--jobs", type=int, default=2, help="processes that simulate side by side")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     if chosen.install_peers and not river.PEER.exists():
         river.install()
     few = chosen.quick
-    sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "null": lambda: measure_null(5 if few else 60),
-        "refusal": lambda: measure_refusal(5 if few else 40),
-        "daily": lambda: measure_daily(5 if few else 60),
-        "cost": lambda: measure_cost(50 if few else 500),
+    sections: dict[str, tuple[Callable[..., dict[str, Any]], tuple[int, ...]]] = {
+        "null 500": (measure_null, (5 if few else 60, 500)),
+        "null 2000": (measure_null, (5 if few else 60, 2000)),
+        "refusal": (measure_refusal, (5 if few else 40,)),
+        "windows": (measure_windows, (5 if few else 30,)),
+        "daily": (measure_daily, (5 if few else 100,)),
     }
-    figures: dict[str, Any] = {"alpha": ALPHA, "river": river.locked_version()}
-    for name, section in sections.items():
-        if chosen.only in (None, name):
-            begun = time.perf_counter()
-            figures |= section()
-            print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+    wanted = {name: work for name, work in sections.items() if name.startswith(chosen.only or "")}
+    figures: dict[str, Any] = {"alpha": ALPHA, "null_columns": 20, "river": river.locked_version()}
+    with ProcessPoolExecutor(chosen.jobs) as pool:
+        begun = {name: pool.submit(work, *numbers) for name, (work, numbers) in wanted.items()}
+        for name, running in begun.items():
+            figures |= running.result()
+            print(f"{name}: done", file=sys.stderr)
+    if chosen.only in (None, "cost"):
+        figures |= measure_cost(50 if few else 500)
     report(figures)
     if few or chosen.only:
         return
