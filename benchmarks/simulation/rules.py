@@ -136,7 +136,7 @@ def no_range_rejects(sums: np.ndarray, look: Look, edge: float) -> np.ndarray:
     values = np.arange(-size, size + 1.0) / size
     varied = look.clusters - sums.max(axis=-1)
     residuals = values - (sums @ values / look.clusters)[:, None]
-    spread = np.maximum((sums * residuals**2).sum(axis=-1) / look.clusters, 1e-300)
+    spread = np.maximum((sums * residuals**2).sum(axis=-1) / look.clusters, 1e-100)
     skewness = (sums * residuals**3).sum(axis=-1) / look.clusters / spread**1.5
     usable = (look.clusters >= bounds.MIN_CLUSTERS) & (
         varied >= np.minimum(bounds.MIN_VARIED_UNBOUNDED, 0.8 * look.clusters)

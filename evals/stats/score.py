@@ -23,6 +23,8 @@ _DECADES = 14
 _RATES = 41
 _RATES_FINITE = 17
 _WIDTH = 8.0
+_NEGLIGIBLE = 1e-5
+"""Totals rarer than this share of the interval's error are not told apart: they count as extreme."""
 
 
 def statistic(gains: Array, losses: Array, n: int, effect: float) -> Array:
@@ -86,37 +88,42 @@ def _tail(seen: tuple[int, int], n: int, effect: float, population: int | None, 
     observed = float(statistic(np.array(float(gains)), np.array(float(losses)), n, effect))
     needed = _gains_needed(totals, n, effect, observed)
     law = _endless if population is None else _finite
-    return float(law(totals, needed, rates, n, effect, population or 0).max()) + error
+    return float(law(totals, needed, rates, (n, effect, population or 0), error).max()) + error
 
 
-def _endless(totals: Array, needed: Array, rates: Array, n: int, effect: float, _: int) -> Array:
+def _endless(totals: Array, needed: Array, rates: Array, where: tuple[int, float, int], error: float) -> Array:
     """Return, per discordance rate, the chance of `needed` gains or more at the edge of the null, binomially."""
     from scipy import stats
 
+    n, effect, _ = where
     share = np.clip(0.5 * (1.0 + effect / rates), 0.0, 1.0)
-    tails = stats.binom.sf(needed[None, :] - 1.0, totals[None, :], share[:, None])
-    chance: Array = (stats.binom.pmf(totals[None, :], n, rates[:, None]) * tails).sum(axis=1)
+    weights = stats.binom.pmf(totals[None, :], n, rates[:, None])
+    row, column = np.nonzero(weights > error * _NEGLIGIBLE)
+    tails = np.ones_like(weights)  # what is too rare to matter counts against the candidate
+    tails[row, column] = stats.binom.sf(needed[column] - 1.0, totals[column], share[row])
+    chance: Array = (weights * tails).sum(axis=1)
     return chance
 
 
-def _finite(totals: Array, needed: Array, rates: Array, n: int, effect: float, population: int) -> Array:
+def _finite(totals: Array, needed: Array, rates: Array, where: tuple[int, float, int], error: float) -> Array:
     """Return the same for n samples of a suite that holds `rates` x population discordant ones.
 
     The largest difference under the null is the largest whole number of samples that has the parity of the discordant.
     """
     from scipy import stats
 
+    n, effect, population = where
     discordant = np.rint(rates * population)
     gaining = np.floor(0.5 * (discordant + np.floor(population * effect + 1e-9)))
     possible = (gaining >= 0.0) & (gaining <= discordant)
-    discordant, gaining = discordant[possible, None], gaining[possible, None]
+    discordant, gaining = discordant[possible], gaining[possible]
     if len(discordant) == 0:
         return np.zeros(1)
-    weights = _hypergeometric(totals[None, :], population, discordant, n)
-    there = weights > 0.0
-    drawn = np.where(there, totals[None, :], 0.0)
-    tails = stats.hypergeom.sf(np.where(there, needed[None, :], 1.0) - 1.0, discordant, gaining, drawn)
-    chance: Array = (weights * np.where(there, tails, 0.0)).sum(axis=1)
+    weights = _hypergeometric(totals[None, :], population, discordant[:, None], n)
+    row, column = np.nonzero(weights > error * _NEGLIGIBLE)
+    tails = np.ones_like(weights)
+    tails[row, column] = stats.hypergeom.sf(needed[column] - 1.0, discordant[row], gaining[row], totals[column])
+    chance: Array = (weights * tails).sum(axis=1)
     return chance
 
 
