@@ -22,11 +22,12 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 FEW = 64
 """Below this many rows, plain inserts are quicker than importing Arrow."""
+MANY = 500_000
+"""About how many sample rows are inserted at once."""
 STRINGS = ("segment", "ts", "actor", "kind", "subject", "body", "prev", "hash", "sig")
 SAMPLE = ("sample_id", "kpi", "epoch", "value", "weight", "cluster", "error", "detail")
 """Columns of sample rows that every release has written."""
-LATER = {"slices": "''", "output": "''", "latency_ms": "0.0", "prompt_tokens": "0", "completion_tokens": "0",
-         "scorer": "''"}  # fmt: skip
+LATER = {"slices": "", "output": "", "latency_ms": 0.0, "prompt_tokens": 0, "completion_tokens": 0, "scorer": ""}
 """Columns that came later, and what rows of earlier releases hold in them."""
 REPEATED = ["kpi", "cluster", "error", "slices", "scorer"]
 """Texts that occur many times: they travel as dictionaries, which DuckDB takes over without copying a text."""
@@ -82,8 +83,7 @@ class Intake:
             _insert_table(connection, "event", _event_table(self.events))
         for table, rows in self.rows.items():
             _insert_rows(connection, table, rows)
-        for run, digest in self.runs:
-            _insert_samples(connection, run, artifacts.read_bytes(digest))
+        _insert_samples(connection, self.runs, artifacts)
 
 
 def extended(tree: Frontier, leaves: Sequence[bytes]) -> Frontier:
@@ -130,22 +130,36 @@ def _insert_rows(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> No
     _insert_table(connection, table, pa.table(columns))
 
 
-def _insert_samples(connection: Any, run: str, parquet: bytes) -> None:
-    """Insert the rows of an evaluation run; what blobs of earlier releases lack is filled in, what they hold stays."""
+def _insert_samples(connection: Any, runs: Sequence[tuple[str, str]], artifacts: Artifacts) -> None:
+    """Insert the rows of evaluation runs, many at once: a batch below a row group costs DuckDB twice the work."""
+    waiting: list[Any] = []
+    for run, digest in runs:
+        table = _samples(run, artifacts.read_bytes(digest))
+        full = sum(each.num_rows for each in waiting) >= MANY
+        if waiting and (full or waiting[0].schema != table.schema):
+            _insert_tables(connection, waiting)
+            waiting = []
+        waiting.append(table)
+    if waiting:
+        _insert_tables(connection, waiting)
+
+
+def _samples(run: str, parquet: bytes) -> Any:
+    """Return the rows of a run as the projection has them; what earlier releases did not write is filled in."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(parquet), read_dictionary=REPEATED).combine_chunks()  # twice as fast as chunks
-    held = [name for name in (*SAMPLE, *LATER) if name in table.column_names or name in SAMPLE]
-    filled = {name: value for name, value in LATER.items() if name not in held}
-    names, values = ", ".join((*held, *filled)), ", ".join((*held, *filled.values()))
-    connection.register("incoming", table)
-    try:
-        connection.execute(
-            f"INSERT INTO sample_result (eval_run, {names}) SELECT ?, {values} FROM incoming",  # noqa: S608 (our own names)
-            [run],
-        )
-    finally:
-        connection.unregister("incoming")
+    table = pq.read_table(io.BytesIO(parquet), read_dictionary=REPEATED)
+    columns = {name: table[name] for name in (*SAMPLE, *LATER) if name in table.column_names or name in SAMPLE}
+    filled = {name: pa.repeat(value, table.num_rows) for name, value in LATER.items() if name not in columns}
+    of = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), table.num_rows), [run])
+    return pa.table({"eval_run": of, **columns, **filled})
+
+
+def _insert_tables(connection: Any, tables: list[Any]) -> None:
+    import pyarrow as pa
+
+    _insert_table(connection, "sample_result", pa.concat_tables(tables).combine_chunks())
 
 
 def _asset(rows: Rows, seq: int, event: Event) -> None:
