@@ -76,12 +76,6 @@ def evaluate(
         return evaluation.measure()
 
 
-def find_run(ws: Workspace, candidate_id: str, suite: Asset) -> Asset | None:
-    """Return the newest EvalRun of a candidate on a registered suite that was measured here, or None."""
-    runs = runs_of(ws, suite, (), candidate_id)
-    return next((run for run in reversed(runs) if not run.body["imported"]), None)
-
-
 class Evaluation:
     """One candidate on one suite, measured part by part; models and harnesses stay loaded between the parts.
 

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from evals.controls import evaluate_controls, read_controls
-from evals.evaluate import Evaluation, evaluate, find_run, open_suite, register_suite
-from evals.reading import read
+from evals.evaluate import Evaluation, evaluate, open_suite, register_suite
+from evals.reading import read, runs_of
 from evals.samples import decode, read_results
 from registry.errors import EngineFailure, NotFound, SpecError, UnknownName
 from tests.stubs.openai_server import FakeEndpoint, said
@@ -134,7 +134,7 @@ def _controls_are_other_models_and_reused(ws, candidate, path, run):
     merged, cited = read_controls(ws, registered, instruments)
     assert set(merged["null_model"].results.kpis) == {"bpb", "next"}
     assert cited == found
-    assert find_run(ws, candidate.id, ws.resolve("tiny", "suite")).id == run.id
+    assert runs_of(ws, ws.resolve("tiny", "suite"), (), candidate.id) == [run]
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_after_a_failure_only_the_rest_is_measured(ws, candidate, suite):
 
     with FakeEndpoint(dies_at_the_third) as endpoint, pytest.raises(EngineFailure, match="500"):
         evaluate(ws, candidate.id, path, actor="operator", endpoints={"guarded": endpoint})
-    assert find_run(ws, candidate.id, register_suite(ws, path, "operator")) is None
+    assert runs_of(ws, register_suite(ws, path, "operator"), (), candidate.id) == []
     stages = []
     with FakeEndpoint(lambda body, count: said("an AKIA key")) as endpoint:
         (run,) = evaluate(

@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from evals.controls import evaluate_controls, read_controls
-from evals.evaluate import Evaluation, evaluate, find_run, open_suite
-from evals.reading import read
+from evals.evaluate import Evaluation, evaluate, open_suite
+from evals.reading import read, runs_of
 from evals.results import Judgement
 from evals.samples import Row, decode
 from registry.errors import BudgetSpent, EngineFailure, SpecError, Tampered
@@ -63,7 +63,7 @@ def test_a_second_evaluation_asks_nothing_and_a_new_one_goes_on(ws, plain_candid
     assert whole[0] == first[0]
     assert evaluate(ws, candidate.id, path, actor="operator", progress=lambda *_: pytest.fail("measured")) == whole
     assert (asked, len(book.asked), book.opened) == (8, 24, 2)
-    assert find_run(ws, candidate.id, open_suite(ws, path, "operator")[0]) == whole[-1]
+    assert runs_of(ws, open_suite(ws, path, "operator")[0], (), candidate.id) == whole
 
 
 def test_a_crash_between_two_tasks_keeps_the_finished_one(ws, plain_candidate, counted, book):
@@ -71,7 +71,7 @@ def test_a_crash_between_two_tasks_keeps_the_finished_one(ws, plain_candidate, c
     book.before = dies(after=30)
     with pytest.raises(EngineFailure, match="died"):
         evaluate(ws, candidate.id, path, actor="operator")
-    assert find_run(ws, candidate.id, open_suite(ws, path, "operator")[0]) is None
+    assert runs_of(ws, open_suite(ws, path, "operator")[0], (), candidate.id) == []
     assert (len(book.asked), book.closed) == (30, 1)
     book.before, book.asked = dies(after=1000), []
     (run,) = evaluate(ws, candidate.id, path, actor="operator")
@@ -142,7 +142,7 @@ def test_a_harness_that_gives_something_else_leaves_nothing(ws, plain_candidate,
     book.change = change
     with pytest.raises(EngineFailure, match=says):
         evaluate(ws, candidate.id, path, actor="operator")
-    assert find_run(ws, candidate.id, open_suite(ws, path, "operator")[0]) is None
+    assert runs_of(ws, open_suite(ws, path, "operator")[0], (), candidate.id) == []
     book.change, asked = lambda rows: rows, len(book.asked)
     evaluate(ws, candidate.id, path, actor="operator")
     assert len(book.asked) == asked + 24
