@@ -97,7 +97,7 @@ def _endless(totals: Array, needed: Array, rates: Array, where: tuple[int, float
 
     n, effect, _ = where
     share = np.clip(0.5 * (1.0 + effect / rates), 0.0, 1.0)
-    weights = stats.binom.pmf(totals[None, :], n, rates[:, None])
+    weights = _binomial(totals[None, :], n, rates[:, None])
     row, column = np.nonzero(weights > error * _NEGLIGIBLE)
     tails = np.ones_like(weights)  # what is too rare to matter counts against the candidate
     tails[row, column] = stats.binom.sf(needed[column] - 1.0, totals[column], share[row])
@@ -127,19 +127,27 @@ def _finite(totals: Array, needed: Array, rates: Array, where: tuple[int, float,
     return chance
 
 
-def _hypergeometric(totals: Array, population: int, marked: Array, n: int) -> Array:
-    """Return the chance that n of a population hold `totals` of the `marked`."""
+def _ways(top: Array | float, bottom: Array) -> Array:
+    """Return the logarithm of the binomial coefficient."""
     from scipy.special import gammaln
 
-    def ways(top: Array | float, bottom: Array | float) -> Array:
-        found: Array = (
-            gammaln(np.add(top, 1.0)) - gammaln(np.add(bottom, 1.0)) - gammaln(np.subtract(top, bottom) + 1.0)
-        )
-        return found
+    found: Array = gammaln(np.add(top, 1.0)) - gammaln(bottom + 1.0) - gammaln(np.subtract(top, bottom) + 1.0)
+    return found
 
+
+def _binomial(totals: Array, n: int, rates: Array) -> Array:
+    """Return the chance of `totals` events among n at these rates."""
+    from scipy.special import xlog1py, xlogy
+
+    chance: Array = np.exp(_ways(float(n), totals) + xlogy(totals, rates) + xlog1py(n - totals, -rates))
+    return chance
+
+
+def _hypergeometric(totals: Array, population: int, marked: Array, n: int) -> Array:
+    """Return the chance that n of a population hold `totals` of the `marked`."""
     outside = (totals > marked) | (n - totals > population - marked)
     inside = np.where(outside, np.maximum(0.0, n - population + marked), totals)
-    logs = ways(marked, inside) + ways(population - marked, n - inside) - ways(float(population), float(n))
+    logs = _ways(marked, inside) + _ways(population - marked, n - inside) - _ways(float(population), np.array(float(n)))
     chance: Array = np.where(outside, 0.0, np.exp(logs))
     return chance
 
