@@ -54,7 +54,7 @@ def describe(text: str, key: bytes = b"") -> dict[str, Any]:
 
     Args:
         text: any text.
-        key: keys the projection: without it, a guess at the text cannot be compared with what is stored.
+        key: keys the projection: without it, a guess at the text cannot be checked against the projection.
     """
     if len(text) < FEWEST_CHARS:
         return {}

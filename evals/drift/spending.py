@@ -39,14 +39,15 @@ def level_of(ws: Workspace, alias: str, certificate: str, *, cumulative: bool) -
 
     Cumulative checks spend ALPHA / (k (k + 1)) at the k-th since the certificate was issued. These sum to ALPHA, so
     that the chance of any false alarm among all of them, however they overlap, is at most ALPHA (union bound). Checks
-    that found too little data spent nothing; those of both modes count.
+    that could compare nothing, neither traffic nor canaries, spent nothing; those of both modes count.
     """
     if not cumulative:
         return Level("single", 1, ALPHA)
     rows = ws.store.query(
         "SELECT count(*) AS n FROM asset WHERE kind = 'drift' AND name = ?"
         " AND json_extract_string(body, '$.check.certificate') = ?"
-        " AND json_extract_string(body, '$.verdict') != 'too_little_data'",
+        " AND (json_extract_string(body, '$.verdict') != 'too_little_data'"
+        " OR json_extract_string(body, '$.canaries.verdict') = 'quiet')",
         [alias, certificate],
     )
     number = int(rows[0]["n"]) + 1

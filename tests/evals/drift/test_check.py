@@ -152,3 +152,14 @@ def test_checks_of_mixed_signals_hardly_ever_alarm_when_nothing_changes():
         found = room.judge(read_signals(rows[:120], rows[120:]), rows[120:], 0.05, lambda *_: None)
         alarms += any(finding["verdict"] == "drift" for finding in found)
     assert alarms <= runs * 0.05 + 2 * (runs * 0.05 * 0.95) ** 0.5
+
+
+def test_a_check_of_canaries_alone_spends_too(ws):
+    answers = {"c": [Asked("yes", "stop"), Asked("no", "stop")]}
+    replays = (Replay("prod", "", "s", answers), Replay("prod", "", "s", answers))
+    cumulative = room.Windows(cumulative=True)
+    first = room.check(ws, "prod", windows=cumulative, replays=(None, replays[1]), actor="operator")
+    assert (first.verdict, first.canaries["verdict"]) == ("too_little_data", "reference")
+    numbers = [room.check(ws, "prod", windows=cumulative, replays=replays, actor="operator").check["number"]
+               for _ in range(3)]  # fmt: skip
+    assert numbers == [1, 2, 3]
