@@ -20,9 +20,8 @@ from evals.stats.bounds import ClusterSums
 
 EXACT = 400
 """Up to this many unclustered 0/1 pairs the rejection region is computed; above it the normal theory is as good."""
-RUNS = 200
-"""Simulated samples for each effect: a chance is known to .035."""
-_TOTALS = 17
+RUNS = 100
+"""Simulated samples for each effect: a chance is known to .05."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +115,16 @@ def exact_pairs(
 def _region(n: int, goal: float, level: float, side: int, most: int) -> Any:
     """Return for each number of discordant pairs the fewest gains (side -1: losses) that reject; one more for none.
 
-    It is found at some numbers and drawn straight, rounded up, between them: it is nearly a straight line.
+    One more discordant pair never asks for more than one more of them, so each number is found from the one before.
     """
-    at = np.unique(np.linspace(0, most, min(_TOTALS, most + 1)).astype(int))
-    needed = []
-    for total in at.tolist():
-        low, high = 0, total + 1
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if _rejects(middle, total, n, goal, level, side) else (middle + 1, high)
-        needed.append(low)
-    return np.ceil(np.interp(np.arange(most + 1), at, needed) - 1e-9)
+    needed: list[int] = []
+    count = 0
+    for total in range(most + 1):
+        while count <= total and not _rejects(count, total, n, goal, level, side):
+            count += 1
+        needed.append(count)
+        count = max(0, count - 1)
+    return np.array(needed, dtype=float)
 
 
 def _rejects(count: int, total: int, n: int, goal: float, level: float, side: int) -> bool:

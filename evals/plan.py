@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evals import outlook
 from evals.expectation import Expectation, scale_of
 from evals.outlook import Outlook
-from evals.stats import power, sequential
+from evals.stats import bounds, power, sequential
 from evals.suite import Floor, Kpi, MaxRate, Noninferior, SuiteSpec, Superior, ZeroTolerance
 from registry.records import plain
 
@@ -202,6 +202,8 @@ def _mean(part: _Part, goal: float, expected: Expectation, gating: int) -> KpiPl
             kpi.id, kpi.rule.type, part.samples, None, None, None,
             "unknown: give the expected spread of one sample's difference, for example from two earlier runs",
         )  # fmt: skip
+    if kpi.bounds is None and (gate.mode == "anytime" or len(part.clusters(expected)) < bounds.MIN_CLUSTERS):
+        return _boundless(part, expected)
     design = power.design_effect(part.mean_size(expected), expected.icc)
 
     def variance(effect: float) -> float:
@@ -231,10 +233,21 @@ def _mean(part: _Part, goal: float, expected: Expectation, gating: int) -> KpiPl
     )
 
 
+def _boundless(part: _Part, expected: Expectation) -> KpiPlan:
+    """Return the plan of an unbounded metric that no valid bound can judge: it stays INCONCLUSIVE."""
+    enough = math.ceil(bounds.MIN_CLUSTERS * part.mean_size(expected))
+    needed: int | None = max(enough, part.samples + 1)
+    note = f"below {bounds.MIN_CLUSTERS} clusters it stays INCONCLUSIVE"
+    if part.spec.gate.mode == "anytime":
+        needed, note = None, "in mode `anytime` it stays INCONCLUSIVE"
+    note = f"no valid bound for an unbounded metric: {note}; declare a `range`"
+    return KpiPlan(part.kpi.id, part.kpi.rule.type, part.samples, needed, 0.0, None, note, equal=0.0)
+
+
 def _effects(goal: float, gain: float) -> list[float]:
     """Return the effects to show: the expected one, none, the threshold, and both sides of it."""
     step = abs(goal) or 0.02
-    return sorted({round(e, 12) for e in (goal - 2 * step, goal - step, goal, 0.0, step, 2 * step)} | {gain})
+    return sorted({round(e, 12) for e in (goal - 2 * step, goal - step, 0.0, step, 2 * step)} | {goal, gain})
 
 
 def _outlooks(
@@ -250,7 +263,8 @@ def _outlooks(
             return outlook.exact_pairs(effects, goal, part.samples, expected.discordance, levels), "exact"
         few = len(sizes) < 50 or len(sizes) * expected.discordance < 40
         if few and max(sizes, default=1) > 1 and part.samples <= 4000:
-            found = outlook.simulated(effects, goal, sizes, expected.discordance, expected.icc, levels)
+            few_effects = sorted({goal, 0.0, expected.gain})
+            found = outlook.simulated(few_effects, goal, sizes, expected.discordance, expected.icc, levels)
             return found, "simulated"
     found = outlook.normal(effects, goal, lambda effect: math.sqrt(variance(effect) / part.samples), levels)
     if pairs and part.samples < _ties(part, expected, abs(goal)) and expected.discordance == 0.0:
