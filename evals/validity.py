@@ -37,7 +37,7 @@ def foreign_history(spec: SuiteSpec, compared: Sequence[str | None], history: Se
     candidate, *opponents = compared
     for item in history:
         looked_at = [each for each in item.kpis if each.gating and each.fraction > 0.0]
-        roles = [("candidate", candidate, item.candidate)]
+        roles: list[tuple[str, str | None, str | None]] = [("candidate", candidate, item.candidate)]
         for name, now, then in zip(("baseline", "anchor"), opponents, (item.baseline, item.anchor), strict=True):
             roles += [(name, now, then)] if any(each.against == name for each in looked_at) else []
         for name, now, then in roles:
