@@ -1,6 +1,6 @@
 """How often do drift detectors cry wolf, and how soon do they see refusals go from 2 % to 4 %?
 
-    python benchmarks/drift.py [--quick] [--install-peers] [--only null|refusal|windows|daily|cost] [--jobs 2]
+    python benchmarks/drift.py [--quick] [--install-peers] [--only SECTION] [--slow 20] [--jobs 2]
 
 `null`: 20 mixed columns in which nothing changes (binary, categorical with 8 levels, skewed numeric, lengths, and
 coordinates of embeddings). Ours is the check itself (`evals.drift.check.judge`); beside it evidently's default tests
@@ -114,28 +114,30 @@ def share(hits: int, runs: int) -> list[float]:
     return [round(rate, 4), round(math.sqrt(max(rate * (1 - rate), 0.0) / runs), 4)]
 
 
-def measure_null(runs: int, size: int) -> dict[str, Any]:
-    """Return the null alarm rates of one check over 20 columns, in windows of `size` rows."""
+def measure_null(runs: int, size: int, slow: int) -> dict[str, Any]:
+    """Return the null alarm rates of one check over 20 columns, in windows of `size` rows; `slow` runs of evidently."""
     rng = np.random.default_rng(size)
     ours = some = most = each = 0
     streams = []
-    for _ in range(runs):
+    for run in range(runs):
         both = columns(rng, 2 * size)
         reference = {name: values[:size] for name, values in both.items()}
         current = {name: values[size:] for name, values in both.items()}
         ours += ours_null(reference, current)
-        flagged = evidently_null(reference, current)
-        some += any(flagged.values())
-        most += sum(flagged.values()) >= len(flagged) / 2
-        each += sum(flagged.values())
         streams += [values.tolist() for values in both.values()]
+        if run < slow:
+            flagged = evidently_null(reference, current)
+            some += any(flagged.values())
+            most += sum(flagged.values()) >= len(flagged) / 2
+            each += sum(flagged.values())
     key = f"null_{size}_rows"
     figures = {
         f"{key}_runs": runs,
         f"{key}_ours_any_column": share(ours, runs),
-        f"{key}_evidently_any_column": share(some, runs),
-        f"{key}_evidently_a_column": share(each, runs * 20),
-        f"{key}_evidently_dataset": share(most, runs),
+        f"{key}_evidently_runs": slow,
+        f"{key}_evidently_any_column": share(some, slow),
+        f"{key}_evidently_a_column": share(each, slow * 20),
+        f"{key}_evidently_dataset": share(most, slow),
     }
     if river.PEER.exists():
         late = [any(place >= size for place in places) for places in river.alarms(streams)]
@@ -222,18 +224,19 @@ def measure_refusal(runs: int) -> dict[str, Any]:
     return figures
 
 
-def measure_windows(runs: int) -> dict[str, Any]:
+def measure_windows(runs: int, slow: int) -> dict[str, Any]:
     """Return how often two windows of a size, one before and one after the change, are told apart."""
     rng = np.random.default_rng(3)
-    figures: dict[str, Any] = {"refusal_windows_runs": runs}
+    figures: dict[str, Any] = {"refusal_windows_runs": runs, "refusal_windows_evidently_runs": slow}
     for size in (500, 1000, 2000, 5000):
         ours = theirs = 0
-        for _ in range(runs):
+        for run in range(runs):
             pair = [np.asarray(rate(rng, value, size)) for value in (BEFORE, AFTER)]
             ours += bool(e_bh({"refused": window_e(pair[0].tolist(), pair[1].tolist())}, ALPHA))
-            theirs += evidently_null({"binary": pair[0]}, {"binary": pair[1]})["binary"]
+            if run < slow:
+                theirs += evidently_null({"binary": pair[0]}, {"binary": pair[1]})["binary"]
         figures[f"refusal_windows_{size}_ours_flagged"] = share(ours, runs)
-        figures[f"refusal_windows_{size}_evidently_flagged"] = share(theirs, runs)
+        figures[f"refusal_windows_{size}_evidently_flagged"] = share(theirs, slow)
     return figures
 
 
@@ -292,17 +295,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few runs, nothing kept")
     parser.add_argument("--install-peers", action="store_true")
     parser.add_argument("--only", choices=("null", "refusal", "windows", "daily", "cost"))
+    parser.add_argument("--slow", type=int, default=20, help="runs of evidently, which takes a second for each")
     parser.add_argument("--jobs", type=int, default=2, help="processes that simulate side by side")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     if chosen.install_peers and not river.PEER.exists():
         river.install()
-    few = chosen.quick
+    few, slow = chosen.quick, min(5, chosen.slow) if chosen.quick else chosen.slow
     sections: dict[str, tuple[Callable[..., dict[str, Any]], tuple[int, ...]]] = {
-        "null 500": (measure_null, (5 if few else 60, 500)),
-        "null 2000": (measure_null, (5 if few else 60, 2000)),
+        "null 500": (measure_null, (5 if few else 100, 500, slow)),
+        "null 2000": (measure_null, (5 if few else 40, 2000, slow)),
         "refusal": (measure_refusal, (5 if few else 40,)),
-        "windows": (measure_windows, (5 if few else 30,)),
+        "windows": (measure_windows, (5 if few else 40, slow)),
         "daily": (measure_daily, (5 if few else 100,)),
     }
     wanted = {name: work for name, work in sections.items() if name.startswith(chosen.only or "")}
