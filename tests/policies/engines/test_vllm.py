@@ -200,5 +200,7 @@ def test_lm_eval_agrees_with_weights_in_process(vllm: Any, folder: Path, tmp_pat
     here, there, text = found
     assert [row.value for row in there["bpb"]] == pytest.approx([row.value for row in here["bpb"]], rel=1e-3)
     assert [row.value for row in there["line"]] == [row.value for row in here["line"]]
-    assert [row.output for row in there["exact"]] == [row.output for row in here["exact"]]
+    # vLLM holds back bytes at the end that are no whole character yet; decoded in process, each is a sign for that.
+    said = [[row.output.rstrip("\ufffd") for row in rows["exact"]] for rows in (there, here)]
+    assert said[0] == said[1]
     assert all(row.prompt_tokens > 0 and row.completion_tokens > 0 for row in there["exact"] + text["exact"])
