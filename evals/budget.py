@@ -153,7 +153,10 @@ def _sample_cost(kpi: Kpi, sample: Sample) -> tuple[int, int, bool]:
 
 
 class Meter:
-    """Counts what a run uses and raises BudgetSpent where it would use more than it may; safe to use in threads."""
+    """Counts what a run uses and ends it with BudgetSpent where that is more than it may; safe to use in threads.
+
+    Answers that are under way when a budget ends still come: as many as a harness has connections.
+    """
 
     def __init__(self, budgets: Budgets, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._budgets, self._clock = budgets, clock
@@ -176,36 +179,39 @@ class Meter:
             self._began = None
 
     def spend(self, tokens: int = 0, judge_calls: int = 0) -> None:
-        """Count tokens that were used and judge calls that are about to be made.
+        """Count tokens and judge calls that were used.
 
         Raises:
-            BudgetSpent: the judge call is one too many, the tokens went over, or no time is left.
+            BudgetSpent: they are more than the run may use, or no time is left.
         """
         with self._lock:
             self.tokens += tokens
+            self.judge_calls += judge_calls
             if self._first is None and tokens:  # the rate counts from here: what came before was loading
                 self._first, self._before = self._clock(), self.tokens
-            limit = self._budgets.judge_calls
-            if limit is not None and self.judge_calls + judge_calls > limit:
-                raise _spent(f"{self.judge_calls} of {limit} judge calls", "judge_calls")
-            self.judge_calls += judge_calls
-        allowed = self._budgets.tokens
-        if allowed is not None and self.tokens > allowed:
-            raise _spent(f"{self.tokens} of {allowed} tokens", "tokens")
+        for field, used, allowed in self._counted():
+            if allowed is not None and used > allowed:
+                raise _spent(field, used, allowed)
         self.check_time()
 
-    def check(self) -> None:
-        """Raise BudgetSpent where no token or no time is left for another request."""
-        allowed = self._budgets.tokens
-        if allowed is not None and self.tokens >= allowed:
-            raise _spent(f"{self.tokens} of {allowed} tokens", "tokens")
+    def check(self, *, judged: bool = False) -> None:
+        """Raise BudgetSpent where nothing is left for another request, or for another judge call where one is due."""
+        for field, used, allowed in self._counted():
+            if allowed is not None and used >= allowed and (judged or field == "tokens"):
+                raise _spent(field, used, allowed)
         self.check_time()
+
+    def _counted(self) -> tuple[tuple[str, int, int | None], ...]:
+        return (
+            ("tokens", self.tokens, self._budgets.tokens),
+            ("judge_calls", self.judge_calls, self._budgets.judge_calls),
+        )
 
     def check_time(self) -> None:
         """Raise BudgetSpent where no time is left."""
         allowed = self._budgets.minutes
         if allowed is not None and self.minutes >= allowed:
-            raise _spent(f"{self.minutes:.1f} of {allowed:g} minutes", "minutes")
+            raise _spent("minutes", round(self.minutes, 1), allowed)
 
     @property
     def rate(self) -> float:
@@ -235,8 +241,12 @@ def write_rate(ws: Workspace, instrument: str, seconds_per_sample: float) -> Non
     replace_file(path, json.dumps({"seconds_per_sample": seconds_per_sample}).encode(), durable=False)
 
 
-def _spent(what: str, field: str) -> BudgetSpent:
+def _spent(field: str, used: float, allowed: float) -> BudgetSpent:
     return BudgetSpent(
-        f"the budget is spent: {what}",
+        f"the budget is spent: {_number(used)} of {_number(allowed)} {field.replace('_', ' ')}",
         hint=f"what was measured is kept; raise `budgets.{field}` in the suite and run the same command again",
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,8 +152,9 @@ class Sessions:
             groups.setdefault((task.instrument.kpi.harness, self._model.target(task.instrument.kpi)), []).append(task)
         self._whole = False
         try:
-            for key in sorted(groups, key=lambda key: key[1] != "weights"):  # endpoints start while weights are scored
-                self._meter.check()
+            self._start(name for _, name in groups if name != "weights")
+            for key in sorted(groups, key=lambda key: key[1] != "weights"):
+                self._meter.check(judged=any(task.instrument.kpi.judge for task in groups[key]))
                 yield from self._run(key, groups[key])
         except BaseException:
             self._end()  # a session may be in the middle of something
@@ -162,11 +163,18 @@ class Sessions:
         if self._weights is not None and self._weights.size > LARGE:
             self._end()
 
+    def _start(self, names: Iterable[str]) -> None:
+        """Let endpoints start in the background, where they can, while weights are scored."""
+        for name in names:
+            begin = getattr(self._model.endpoint(name), "begin", None)
+            if begin is not None:
+                begin()
+
     def _run(self, key: tuple[str, str], tasks: Sequence[Task]) -> Iterator[tuple[Instrument, list[Row]]]:
         waiting = {task.instrument.kpi.id: task for task in tasks}
         if key not in self._open:
             self._open[key] = self._session(*key)
-        session, began, told = self._open[key], time.monotonic(), self._meter.tokens
+        session, began = self._open[key], time.monotonic()
         for name, rows in session.measure(tasks):
             task = waiting.pop(name, None)
             if task is None:
@@ -178,9 +186,6 @@ class Sessions:
             now = time.monotonic()
             write_rate(self._ws, task.instrument.digest, (now - began) / len(task.ids))
             began = now
-            if self._meter.tokens == told:  # a harness that does not say what it used
-                self._meter.spend(sum(row.prompt_tokens + row.completion_tokens for row in rows))
-            told = self._meter.tokens
         if waiting:
             names = ", ".join(f"`{name}`" for name in waiting)
             raise EngineFailure(f"`{key[0]}` gave no result for {names}", hint="run the evaluation again")

@@ -48,7 +48,8 @@ class Bench:
     `suite` is a verified copy of the suite's manifest (exactly what was hashed runs); `answers` a folder where answers
     are kept by model, settings and request until the rows are stored, so that nothing is asked twice after a crash;
     `scratch` a folder for logs and caches that is removed afterwards; `judges` the endpoint of each judge by name;
-    `spend` is told (tokens, judge calls) as they are used and raises BudgetSpent where the next would be too many.
+    `spend` is told (tokens, judge calls) as they are used, answers that were kept from before left out, and raises
+    BudgetSpent where they are more than the suite allows.
     """
 
     target: WeightsTarget | EndpointTarget

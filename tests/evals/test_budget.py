@@ -32,23 +32,22 @@ def test_tokens_may_be_used_up_and_no_further(clock):
         meter.check()
     assert caught.value.exit_code == 3
     assert "kept" in caught.value.hint
-    with pytest.raises(BudgetSpent, match="101 of 100"):
-        meter.spend(1)
+    with pytest.raises(BudgetSpent, match="1,234,667 of 100"):
+        meter.spend(1_234_567)
 
 
-def test_a_judge_call_too_many_is_refused_before_it_is_made():
+def test_judge_calls_end_where_there_are_too_many_and_none_starts_without_one_left():
     meter = Meter(Budgets(judge_calls=2))
-    meter.spend(0, 1)
     meter.spend(5, 1)
-    for _ in range(2):
-        with pytest.raises(BudgetSpent, match="2 of 2 judge calls"):
-            meter.spend(0, 1)
-    assert (meter.judge_calls, meter.tokens) == (2, 5)
-    meter.spend(10, 0)
-    none = Meter(Budgets(judge_calls=0))
-    none.spend(10)
-    with pytest.raises(BudgetSpent):
-        none.spend(0, 1)
+    meter.check(judged=True)
+    meter.spend(5, 1)
+    meter.check()
+    with pytest.raises(BudgetSpent, match="2 of 2 judge calls"):
+        meter.check(judged=True)
+    with pytest.raises(BudgetSpent, match="3 of 2 judge calls"):
+        meter.spend(0, 1)
+    with pytest.raises(BudgetSpent, match="0 of 0 judge calls"):
+        Meter(Budgets(judge_calls=0)).check(judged=True)
 
 
 def test_only_time_at_work_counts(clock):
@@ -60,7 +59,7 @@ def test_only_time_at_work_counts(clock):
         clock.now += 59
         meter.check()
         clock.now += 1
-        with pytest.raises(BudgetSpent, match="2.0 of 2 minutes"):
+        with pytest.raises(BudgetSpent, match="2 of 2 minutes"):
             meter.spend(1)
     with pytest.raises(BudgetSpent):
         meter.check()

@@ -15,6 +15,8 @@ from registry.errors import BudgetSpent, EngineFailure, SpecError, Tampered
 from registry.protocols import silent
 from tests.stubs.counting_harness import dies
 
+JUDGES = {"strict": {"url": "http://127.0.0.1:9/v1", "calibration": "cases.jsonl"}}
+
 
 class Endpoint:
     """A running endpoint in shape; `model` is what it serves."""
@@ -157,27 +159,55 @@ def test_a_sample_with_an_error_is_kept_and_counted(ws, plain_candidate, counted
 def test_a_token_budget_stops_with_what_it_has_and_resumes(ws, plain_candidate, counted, book):
     book.tokens = 10
     candidate = plain_candidate()
-    kpis = ({"id": "a"}, {"id": "b", "task": "other"}, {"id": "c", "task": "third"})
-    path = counted(*kpis, budgets={"tokens": 300})
-    with pytest.raises(BudgetSpent, match="480 of 300 tokens") as caught:
+    path = counted({"id": "a"}, {"id": "b", "task": "other"}, budgets={"tokens": 300})
+    with pytest.raises(BudgetSpent, match="310 of 300 tokens") as caught:
         evaluate(ws, candidate.id, path, actor="operator")
     assert "budgets.tokens" in caught.value.hint
-    assert [kpi for kpi, _ in book.asked] == ["a"] * 24 + ["b"] * 24
+    assert [kpi for kpi, _ in book.asked] == ["a"] * 24 + ["b"] * 7
     book.asked.clear()
     (run,) = evaluate(ws, candidate.id, path, actor="operator")
-    assert [kpi for kpi, _ in book.asked] == ["c"] * 24
-    assert run.body["completed"] == {"a": 24, "b": 24, "c": 24}
+    assert [kpi for kpi, _ in book.asked] == ["b"] * 24
+    assert run.body["completed"] == {"a": 24, "b": 24}
+
+
+def test_a_spent_budget_lets_nothing_more_start(ws, plain_candidate, counted, book):
+    book.tokens = 10
+    with Evaluation(ws, plain_candidate().id, counted(budgets={"tokens": 80}), actor="operator") as evaluation:
+        runs = evaluation.measure({"a": 8})
+        assert evaluation.measure({"a": 8}) == runs
+        with pytest.raises(BudgetSpent, match="80 of 80 tokens"):
+            evaluation.measure({"a": 9})
+    assert len(book.asked) == 8
 
 
 def test_judge_calls_and_minutes_are_budgets_too(ws, plain_candidate, counted, book):
     candidate, path = plain_candidate(), counted(budgets={"judge_calls": 5})
     book.before = lambda kpi, sample, bench: bench.spend(0, 1)
-    with pytest.raises(BudgetSpent, match="5 of 5 judge calls"):
+    with pytest.raises(BudgetSpent, match="6 of 5 judge calls"):
         evaluate(ws, candidate.id, path, actor="operator")
     assert len(book.asked) == 5
     book.before = lambda kpi, sample, bench: None
     with pytest.raises(BudgetSpent, match="minutes"):
         evaluate(ws, candidate.id, counted(budgets={"minutes": 1e-9}), actor="operator")
+    judged = {"id": "judged", "judge": "strict"}
+    path = counted(judged, judges=JUDGES, budgets={"judge_calls": 0})
+    with pytest.raises(BudgetSpent, match="0 of 0 judge calls"):
+        evaluate(ws, candidate.id, path, actor="operator", endpoints={"judge:strict": Endpoint()})
+    assert len(book.asked) == 5
+
+
+def test_endpoints_start_in_the_background_while_weights_are_scored(ws, plain_candidate, counted, book):
+    class Starting(Endpoint):
+        begun = False
+
+        def begin(self):
+            self.begun = True
+
+    endpoint, seen = Starting(), []
+    book.before = lambda kpi, sample, bench: seen.append((kpi, endpoint.begun))
+    path = counted({"id": "b", "endpoint": "guarded"}, {"id": "a"})
+    evaluate(ws, plain_candidate().id, path, actor="operator", endpoints={"guarded": endpoint})
+    assert list(dict.fromkeys(seen)) == [("a", True), ("b", True)]
 
 
 def test_each_endpoint_is_a_session_of_its_own_and_another_model(ws, plain_candidate, counted, book):
@@ -237,7 +267,7 @@ def test_only_a_url_may_be_elsewhere(ws, plain_candidate, counted):
 
 
 def test_how_a_judge_stands_is_kept_with_the_rows(ws, plain_candidate, counted, book):
-    judges = {"strict": {"url": "http://127.0.0.1:9/v1", "calibration": "cases.jsonl"}}
+    judges = {name: dict(judge) for name, judge in JUDGES.items()}
     path = counted({"id": "judged", "judge": "strict"}, judges=judges)
     candidate, endpoints = plain_candidate(), {"judge:strict": Endpoint("http://127.0.0.1:9/v1")}
     (run,) = evaluate(ws, candidate.id, path, actor="operator", endpoints=endpoints)

@@ -59,6 +59,7 @@ class CountingSession:
                 BOOK.before(kpi.id, samples[name], self.bench)
                 BOOK.asked.append((kpi.id, name))
                 self.bench.progress(kpi.id, number + 1, len(task.ids))
+                self.bench.spend(BOOK.tokens, 0)
                 for epoch in range(kpi.epochs):
                     rows.append(self._row(kpi, samples[name], epoch))
             yield kpi.id, BOOK.change(rows)
