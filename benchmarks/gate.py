@@ -185,7 +185,7 @@ def measure(options: argparse.Namespace) -> Row:
     with ProcessPoolExecutor(options.jobs) as pool:
         suites = [
             pool.submit(mixture.whole_suite, population, effect, runs, seed)
-            for population in mixture.SUITES for effect in mixture.MIXTURE
+            for population in options.suites for effect in mixture.MIXTURE
         ]  # fmt: skip
         saved, failing = (
             pool.submit(mixture.efficiency, runs, seed),
@@ -227,6 +227,7 @@ def main(arguments: list[str] | None = None) -> Row:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--largest", type=int, default=SAMPLES[-1], help="leave out larger sample sizes")
+    parser.add_argument("--suites", type=int, nargs="+", default=mixture.SUITES, help="sizes of whole suites")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gate.json")
     options = parser.parse_args(arguments)
     start = time.monotonic()

@@ -124,7 +124,7 @@ def suite_means(rows: list[dict[str, object]]) -> list[dict[str, float]]:
             "agrees": round(_mean(rows, "suite", population, "agrees"), 5),
             "share": round(_mean(rows, "suite", population, "share"), 4),
         }
-        for population in SUITES
+        for population in sorted({int(str(row["suite"])) for row in rows})
     ]
 
 
