@@ -34,8 +34,8 @@ class RowCache:
         """Return the key of a model's identity (weights, generation settings, ...) and an instrument digest."""
         return digest_of({"model": model, "instrument": instrument}).removeprefix("sha256:")
 
-    def get(self, key: str) -> dict[str, list[Row]]:
-        """Return the stored rows of a key by sample; a damaged file counts as not there and is removed."""
+    def get(self, key: str, epochs: int = 1) -> dict[str, list[Row]]:
+        """Return the stored rows of a key by sample, those with all epochs; a damaged file is removed."""
         found: dict[str, list[Row]] = {}
         for part in sorted((self.folder / key).glob("[0-9]*.parquet")):
             try:
@@ -46,7 +46,7 @@ class RowCache:
             here: dict[str, list[Row]] = {}
             for row in rows:
                 here.setdefault(row.sample_id, []).append(row)
-            found = {**here, **found}
+            found = {**{name: rows for name, rows in here.items() if len(rows) == epochs}, **found}
         return found
 
     def put(self, key: str, rows: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ from evals.harness.protocol import Task
 from evals.instrument import Instrument, build_instruments
 from evals.measure import Model, Sessions, stored
 from evals.reading import IMPORT, Shelf, runs_of
-from evals.samples import Row, encode
+from evals.samples import Row, check_complete, encode
 from evals.suite import SuiteSpec
 from registry import specs
 from registry.protocols import GuardedEndpoint, Progress, silent
@@ -163,7 +163,10 @@ class Evaluation:
 
         KPIs that share an instrument share its rows.
         """
-        known = {self._key(task.instrument): self._cache.get(self._key(task.instrument)) for task in tasks}
+        known = {
+            self._key(task.instrument): self._cache.get(self._key(task.instrument), task.instrument.kpi.epochs)
+            for task in tasks
+        }
         while unknown := _unknown([(self._key(task.instrument), task) for task in tasks], known):
             with self.meter.running():
                 for instrument, found in self._sessions.measure(unknown):
@@ -186,6 +189,8 @@ class Evaluation:
     def _record(self, tasks: Sequence[Task], rows: Mapping[str, Sequence[Row]]) -> Asset:
         """Return the registered EvalRun of complete tasks."""
         kpis = [task.instrument.kpi for task in tasks]
+        for task in tasks:  # rows of the cache as well: nothing half-way is ever recorded
+            check_complete(rows[task.instrument.kpi.id], task.instrument.kpi.id, task.ids, task.instrument.kpi.epochs)
         failed = {name: len({row.sample_id for row in found if row.error}) for name, found in rows.items()}
         notes = {task.instrument.kpi.id: self._cache.noted(self._key(task.instrument)) for task in tasks}
         record = EvalRun(

@@ -107,7 +107,8 @@ class Model:
 class Sessions:
     """The sessions of one model on one suite. Use it as a context manager; `measure` may be called again and again.
 
-    What the answers so far were is kept when it ends with an error, and removed once all rows are stored.
+    Answers are kept when it ends with an error, and removed once all rows are stored; those of a control that repeats
+    sealed samples are always removed.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Sessions:
         self._weights: WeightsTarget | None = None
         self._answers: list[Path] = []
         self._whole = True
+        self._repeats = model.control != "" and any(each.sealed for each in instruments)
         self.judgements: dict[str, Judgement] = {}
 
     def __enter__(self) -> Sessions:
@@ -134,7 +136,7 @@ class Sessions:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the sessions; answers stay where an error ended them."""
-        if kind is None and self._whole:
+        if (kind is None and self._whole) or self._repeats:
             self._stack.callback(self._forget)
         self._end()
         self._stack.close()

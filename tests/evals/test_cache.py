@@ -25,7 +25,8 @@ def test_rows_are_added_and_the_first_of_a_sample_counts(tmp_path):
     epochs = [Row("c", "k", epoch, 0.5, 1.0, "c") for epoch in (0, 1)]
     cache.put("key", [ROWS[0]])
     cache.put("key", [Row("a", "k", 0, 7.0, 1.0, "c"), *epochs])
-    assert cache.get("key") == {"a": [ROWS[0]], "c": epochs}
+    assert cache.get("key") == {"a": [ROWS[0]]}
+    assert cache.get("key", epochs=2) == {"c": epochs}
     assert cache.get("other") == {}
 
 

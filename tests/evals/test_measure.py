@@ -10,7 +10,7 @@ from evals.controls import evaluate_controls, read_controls
 from evals.evaluate import Evaluation, evaluate, open_suite
 from evals.reading import read, runs_of
 from evals.results import Judgement
-from evals.samples import Row, decode
+from evals.samples import Row, decode, encode
 from registry.errors import BudgetSpent, EngineFailure, SpecError, Tampered
 from registry.protocols import silent
 from tests.stubs.counting_harness import dies
@@ -442,6 +442,33 @@ def test_sealed_samples_are_nowhere_in_the_clear(ws, plain_candidate, counted, b
     # Sealed anew, for whomever, the samples and so the instrument are the same.
     (path.parent / "rows.jsonl.sealed").write_bytes(sealed("\n".join(map(json.dumps, rows)).encode()))
     assert open_suite(ws, path, "evaluator")[1][0].digest == instrument.digest
+
+
+def test_a_control_that_repeats_sealed_samples_leaves_nothing_behind(
+    ws, plain_candidate, counted, book, sealed, holding
+):
+    path = counted({"data": "rows.jsonl.sealed", "control": "planted_violator"})
+    (path.parent / "rows.jsonl.sealed").write_bytes(sealed((path.parent / "rows.jsonl").read_bytes()))
+
+    def writes(kpi, sample, bench):
+        (bench.answers / "answers.jsonl").write_text(sample.input)
+        dies(after=3)(kpi, sample, bench)
+
+    book.before = writes
+    with pytest.raises(EngineFailure):
+        evaluate_controls(ws, plain_candidate().id, path, actor="evaluator")
+    assert holding("question") == []
+
+
+def test_a_cache_that_lost_an_epoch_is_measured_again(ws, plain_candidate, counted, book):
+    candidate, path = plain_candidate(), counted({"epochs": 2})
+    (run,) = evaluate(ws, candidate.id, path, actor="operator")
+    (part,) = ws.work("evals", "rows").rglob("*.parquet")
+    part.write_bytes(encode([row for row in rows_of(ws, run) if row.epoch == 0]))
+    for version in (2, 3):
+        (again,) = evaluate(ws, candidate.id, counted({"epochs": 2}, version=version), actor="operator")
+        assert again.body["completed"] == {"a": 24}
+        assert len(book.asked) == 48
 
 
 def test_a_sealed_file_that_is_not_ours_to_open_stops_before_anything_runs(ws, plain_candidate, counted, book, sealed):
