@@ -148,8 +148,11 @@ def _sample_cost(kpi: Kpi, sample: Sample) -> tuple[int, int, bool]:
             return 2 * number, number * (size + 1) + 2 * choices, True
         case "exact_match":
             return 1, size + 1 + _EXACT_MATCH_TOKENS + (0 if kpi.endpoint == "weights" else _TEMPLATE_TOKENS), True
-        case _:
+        case "":
             return 1, size + choices + _TEMPLATE_TOKENS + NEW_TOKENS, False
+        case _:  # a task file: one request a choice, or one completion; examples in its prompt are not counted
+            number = max(1, len(sample.choices))
+            return number, number * size + choices + (0 if sample.choices else NEW_TOKENS), False
 
 
 class Meter:
