@@ -160,6 +160,10 @@ def fails():
 '''
 
 
+JUDGES = ("j", "lab", "pairs", "slow", "bare", "graded")
+"""The judges that a stage serves, all at one endpoint."""
+
+
 def kpi(task="tasks/cases.py@plain", **fields):
     """A KPI that only reports."""
     given = {"id": "k", "harness": "inspect", "task": task, "samples": 4, "direction": "higher", "endpoint": "url",
@@ -208,7 +212,8 @@ class Stage:
         given = {
             "target": target(self.endpoint, {"candidate": "c"}), "suite": self.suite,
             "answers": self.folder / "answers" / "one", "scratch": self.folder / "scratch", "progress": silent,
-            "judges": {"j": target(self.judge, {})}, "spend": lambda tokens, calls: self.spend(tokens, calls),
+            "judges": {name: target(self.judge, {}) for name in JUDGES},
+            "spend": lambda tokens, calls: self.spend(tokens, calls),
         }  # fmt: skip
         return Bench(**{**given, **changed})
 

@@ -25,12 +25,15 @@ def stage(tmp_path_factory):
     (suite / "tasks").mkdir(parents=True)
     (suite / "tasks" / "cases.py").write_text(TASKS)
     (suite / "tasks" / "policy.py").write_bytes((QUICKSTART / "tasks" / "policy.py").read_bytes())
-    for name, held in {
-        "judges/j.json": {"identity": {"url": "http://judge/v1", "model": ""}, "template": ""},
-        "calibration/j.json": {"min_kappa": 0.4, "timeout_s": 1.0, "cases": []},
-    }.items():
-        (suite / name).parent.mkdir()
-        (suite / name).write_text(json.dumps(held))
+    cases = [
+        {"kind": "grade", "question": f"case {n}", "texts": ["be good", "good" if n % 2 else "bad"],
+         "label": "correct" if n % 2 else "incorrect", "metadata": {}}
+        for n in range(24)
+    ]  # fmt: skip
+    write_judge(suite, "j", [])
+    write_judge(suite, "slow", [], timeout_s=2.0)
+    write_judge(suite, "lab", cases)
+    write_judge(suite, "pairs", [{**cases[0], "kind": "pair", "label": "a"}])
     with staged(Inspect(), folder, suite) as made:
         yield made
 
@@ -45,6 +48,16 @@ def policy(stage, tmp_path_factory):
     plan = Inspect().plan(ws, one, QUICKSTART / "suite.yaml")
     ws.close()
     return lambda digest: instrument(one, plan.samples, digest=digest)
+
+
+def write_judge(suite, name, cases, timeout_s=20.0):
+    """Write a judge's two files as the suite's manifest would hold them."""
+    for place, held in {
+        "judges": {"identity": {"url": f"http://{name}/v1", "model": ""}, "template": ""},
+        "calibration": {"min_kappa": 0.4, "timeout_s": timeout_s, "cases": cases},
+    }.items():
+        (suite / place).mkdir(exist_ok=True)
+        (suite / place / f"{name}.json").write_text(json.dumps(held))
 
 
 def forced(body):
@@ -271,6 +284,32 @@ def test_a_judge_grades_and_its_nonsense_is_never_a_score(stage):
     assert standing.digest.startswith("sha256:")
 
 
+def test_the_tasks_own_scorer_judges_the_labelled_cases_once(stage):
+    stage.says = right
+    stage.judges = lambda body, count: said(
+        "GRADE: C" if "[Submission]: right" in asked_of(body) or "[Submission]: good" in asked_of(body) else "GRADE: I"
+    )
+    for digest, asked in (("labels", 24 + 4), ("labels again", 4)):
+        stage.session._standings.clear()  # as in another run
+        rows = stage.rows(instrument(kpi("tasks/cases.py@graded", judge="lab"), digest=digest))
+        assert [row.value for row in rows] == [1.0] * 4
+        assert len(stage.judge.asked) == asked
+        assert len(stage.endpoint.asked) == 4
+    standing = stage.session.judgement("k")
+    assert (standing.kappa, standing.labels, standing.calibrated) == (1.0, 24, True)
+    stage.session._standings.clear()
+    with pytest.raises(SpecError, match="calibrated on pairs"):
+        stage.rows(instrument(kpi("tasks/cases.py@graded", judge="pairs"), digest="pairs"))
+
+
+def test_labelled_cases_that_the_judge_does_not_answer_are_no_calibration(stage):
+    stage.session._standings.clear()
+    stage.says, stage.judges = right, lambda body, count: refused(500, "internal_error")
+    with pytest.raises(EngineFailure, match="a labelled case failed"):
+        stage.rows(instrument(kpi("tasks/cases.py@graded", judge="lab", metric="model_graded_qa"), digest="silent"))
+    assert not stage.endpoint.asked
+
+
 def test_a_judge_that_times_out_makes_an_error_row(stage):
     import time
 
@@ -278,11 +317,11 @@ def test_a_judge_that_times_out_makes_an_error_row(stage):
 
     def slow(body, count):
         if "question 2" in asked_of(body):
-            time.sleep(1.5)
+            time.sleep(3)
         return said("GRADE: C")
 
     stage.judges = slow
-    rows = stage.rows(instrument(kpi("tasks/cases.py@graded", judge="j"), digest="slow"))
+    rows = stage.rows(instrument(kpi("tasks/cases.py@graded", judge="slow"), digest="slow"))
     assert [math.isnan(row.value) for row in rows] == [False, False, True, False]
     assert "ReadTimeout" in rows[2].error
 

@@ -23,8 +23,9 @@ suite: s
 version: 1
 canary: 0123456789abcdef
 judges:
-  j: {url: "http://127.0.0.1:1/v1", model: big, calibration: pairs.jsonl, min_kappa: 0.5, timeout_s: 1}
-  bare: {url: "http://127.0.0.1:1/v1", model: big, timeout_s: 1}
+  j: {url: "http://127.0.0.1:1/v1", model: big, calibration: pairs.jsonl, min_kappa: 0.5}
+  bare: {url: "http://127.0.0.1:1/v1", model: big}
+  slow: {url: "http://127.0.0.1:1/v1", model: big, timeout_s: 2}
   graded: {url: "http://127.0.0.1:1/v1", model: other, calibration: graded.jsonl}
 kpis:
 """
@@ -68,7 +69,6 @@ def stage(suite, tmp_path_factory):
     """One child for the tests of this file."""
     copy = tmp_path_factory.mktemp("copy")
     with staged(Judged(), copy, copy / "suite") as made:
-        made.session._bench = made.bench(judges={name: made.bench().judges["j"] for name in ("j", "bare", "graded")})
         yield made
 
 
@@ -163,11 +163,11 @@ def test_a_judge_that_says_nonsense_or_nothing_in_time_makes_errors_never_scores
     def judges(body, count):
         place = next(n for n in range(6) if f"question {n}" in asked_of(body))
         if place == 0:
-            time.sleep(1.6)
+            time.sleep(3)
         return said("no idea" if place == 1 else "VERDICT: A\nVERDICT: MAYBE" if place == 2 else "VERDICT: TIE")
 
     stage.judges = judges
-    of = instrument("nonsense")
+    of = instrument("nonsense", judge="slow")
     places = {sample.id: number(sample.input) for sample in of.samples}
     found = {places[row.sample_id]: row for row in stage.rows(of)}
     assert [bool(found[place].error) for place in range(6)] == [True, True, True, False, False, False]
