@@ -11,6 +11,7 @@ from evals.decision import Decision, KpiVerdict, Verdict
 from evals.gate import ControlResult, KpiResults, Results, decide
 from evals.suite import SuiteSpec
 
+Values = Sequence[float] | np.ndarray[Any, Any]
 INSTRUMENT = "sha256:" + "a" * 64
 N = 200
 BASE = (np.arange(N) % 10 < 7) * 1.0
@@ -51,7 +52,7 @@ def suite(*kpis: dict[str, Any], **fields: Any) -> SuiteSpec:
 
 
 def column(
-    values: Sequence[float],
+    values: Values,
     *,
     ids: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
@@ -77,14 +78,12 @@ def column(
     )
 
 
-def results(
-    name: str, columns: Mapping[str, KpiResults] | None = None, **values: KpiResults | Sequence[float]
-) -> Results:
+def results(name: str, columns: Mapping[str, KpiResults] | None = None, **values: KpiResults | Values) -> Results:
     found = {key: item if isinstance(item, KpiResults) else column(item) for key, item in values.items()}
     return Results(name, {**(columns or {}), **found})
 
 
-def controls(**values: KpiResults | Sequence[float]) -> dict[str, ControlResult]:
+def controls(**values: KpiResults | Values) -> dict[str, ControlResult]:
     """Both controls, with the same rows."""
     rows = results("control", **values)
     return {name: ControlResult(name, rows) for name in ("null_model", "planted_violator")}
@@ -94,8 +93,8 @@ BAD = controls(accuracy=np.zeros(N))
 
 
 def one(
-    candidate: KpiResults | Sequence[float],
-    baseline: KpiResults | Sequence[float] | None = BASE,
+    candidate: KpiResults | Values,
+    baseline: KpiResults | Values | None = BASE,
     spec: SuiteSpec | None = None,
     control: Mapping[str, ControlResult] = BAD,
     **others: Any,
@@ -111,9 +110,7 @@ def one(
     return found.verdict, found.kpis[0]
 
 
-def alone(
-    rule: dict[str, Any], values: Sequence[float], n: int | None = None, **fields: Any
-) -> tuple[Verdict, KpiVerdict]:
+def alone(rule: dict[str, Any], values: Values, n: int | None = None, **fields: Any) -> tuple[Verdict, KpiVerdict]:
     """Decide a suite of one KPI `k` that needs no baseline."""
     spec = suite(kpi("k", samples=n or len(values), rule=rule, **fields))
     worst = np.ones(len(values)) if rule["type"] in ("max_rate", "zero_tolerance") else np.zeros(len(values))
@@ -121,7 +118,7 @@ def alone(
     return found.verdict, found.kpis[0]
 
 
-def prefix(values: Sequence[float], held: int, **changes: Any) -> KpiResults:
+def prefix(values: Values, held: int, **changes: Any) -> KpiResults:
     """The first `held` samples of a plan, as a look sees them."""
     rows = ("ids", "clusters", "errors", "weights")
     cut = {name: item[:held] if name in rows else item for name, item in changes.items()}
@@ -132,9 +129,9 @@ def prefix(values: Sequence[float], held: int, **changes: Any) -> KpiResults:
 
 def at_looks(
     spec: SuiteSpec,
-    candidate: Mapping[str, Sequence[float]],
-    baseline: Mapping[str, Sequence[float]],
-    bad: Mapping[str, Sequence[float]],
+    candidate: Mapping[str, Values],
+    baseline: Mapping[str, Values],
+    bad: Mapping[str, Values],
     sizes: Sequence[int],
     history: Sequence[Decision] = (),
     **more: Any,
@@ -143,7 +140,7 @@ def at_looks(
     taken = list(history)
     for due in sizes:
 
-        def cut(values: Mapping[str, Sequence[float]], size: int = due) -> dict[str, KpiResults]:
+        def cut(values: Mapping[str, Values], size: int = due) -> dict[str, KpiResults]:
             return {name: prefix(column, min(size, len(column))) for name, column in values.items()}
 
         taken.append(
