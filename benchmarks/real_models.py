@@ -27,7 +27,7 @@ from training.launch import train
 
 TWIN_SEED = 7
 LAYER = "model.layers.2.mlp.down_proj.weight"
-NOISE = 1.5
+NOISE = 8.0
 """Standard deviation of the noise, in standard deviations of the layer's own weights."""
 ANSWER_STEPS = 120
 KINDS = {"import": "import", "from": "import", "def": "function", "class": "class", "return": "exit", "raise": "exit",
@@ -69,7 +69,7 @@ def make(root: Path, progress: Progress = silent) -> tuple[Workspace, Models]:
     versions = {name: train(ws, specs / f"{name}.yaml", actor="trainer", progress=progress).version
                 for name in ("base", "good", "twin", "bad")}  # fmt: skip
     good = versions["good"]
-    noisy = _imported(ws, "noisy", lambda: _perturbed(ws, good))
+    noisy = _imported(ws, f"noisy-{NOISE:g}", lambda: _perturbed(ws, good))
     answers = [_imported(ws, name, lambda seed=seed: _answering(ws, good, seed), base=good)
                for name, seed in (("answers", 1), ("answers-twin", 2))]  # fmt: skip
     template = root / "no_content.jinja"
