@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 from registry.workspace import Workspace
 
-_SQL = """
-WITH
-a AS (SELECT kpi, sample_id, epoch, value, weight, cluster, error FROM sample_result WHERE eval_run IN ({first})),
-b AS (SELECT kpi, sample_id, epoch, value, weight, cluster, error FROM sample_result WHERE eval_run IN ({second})),
-sample AS (
+_EPOCHS = """
   SELECT coalesce(a.kpi, b.kpi) AS kpi, coalesce(a.sample_id, b.sample_id) AS id,
          any_value(CASE WHEN a.cluster = '' THEN chr(1) || a.sample_id ELSE a.cluster END) AS cluster,
          avg(a.value) AS first, avg(b.value) AS second, avg(a.value - b.value) AS change, avg(a.weight) AS weight,
@@ -23,7 +19,28 @@ sample AS (
          count(*) > max(coalesce(a.epoch, b.epoch)) - min(coalesce(a.epoch, b.epoch)) + 1 AS twice
   FROM a FULL JOIN b ON a.kpi = b.kpi AND a.sample_id = b.sample_id AND a.epoch = b.epoch
   GROUP BY 1, 2
-),
+"""
+_ONE_EPOCH = """
+  SELECT coalesce(a.kpi, b.kpi) AS kpi,
+         CASE WHEN a.cluster = '' THEN chr(1) || a.sample_id ELSE a.cluster END AS cluster,
+         a.value AS first, b.value AS second, a.value - b.value AS change, a.weight AS weight, 1 AS epochs,
+         a.kpi IS NULL OR b.kpi IS NULL AS alone,
+         coalesce(a.error, '') <> '' OR coalesce(b.error, '') <> '' AS failed,
+         NOT isfinite(a.value) OR NOT isfinite(b.value) OR NOT isfinite(a.weight) OR a.weight <= 0 AS odd,
+         a.cluster <> b.cluster OR abs(a.weight - b.weight) > 1e-9 * abs(b.weight) AS differs, false AS twice
+  FROM a FULL JOIN b ON a.kpi = b.kpi AND a.sample_id = b.sample_id AND a.epoch = b.epoch
+"""
+"""The same where no sample was measured twice: half the work, for the pairs need not be put together by sample."""
+_SHAPE = """
+SELECT kpi, min(epoch) AS low, max(epoch) AS high, count(*) FILTER (eval_run IN ({first})) AS first,
+       count(*) FILTER (eval_run IN ({second})) AS second
+FROM sample_result WHERE eval_run IN ({first}) OR eval_run IN ({second}) GROUP BY kpi
+"""
+_SQL = """
+WITH
+a AS (SELECT kpi, sample_id, epoch, value, weight, cluster, error FROM sample_result WHERE eval_run IN ({first})),
+b AS (SELECT kpi, sample_id, epoch, value, weight, cluster, error FROM sample_result WHERE eval_run IN ({second})),
+sample AS ({pairs}),
 unit AS (
   SELECT kpi, cluster, sum(first) AS first, sum(second) AS second, sum(change) AS change, sum(weight) AS weight,
          count(*) AS samples, count(*) FILTER (change > 0) AS up, count(*) FILTER (change < 0) AS down,
@@ -97,9 +114,18 @@ def compare_runs(ws: Workspace, first_runs: Sequence[str], second_runs: Sequence
         first_runs: ids of EvalRuns (the looks at one candidate, say), at least one.
         second_runs: ids of EvalRuns to compare with, at least one.
     """
-    marks = [", ".join("?" for _ in runs) for runs in (first_runs, second_runs)]
-    sql = _SQL.format(first=marks[0] or "NULL", second=marks[1] or "NULL")
-    return [_row(row) for row in ws.store.query(sql, [*first_runs, *second_runs])]
+    marks = [", ".join("?" for _ in runs) or "NULL" for runs in (first_runs, second_runs)]
+    runs = [*first_runs, *second_runs]
+    with ws.store.reading():
+        shape = _SHAPE.format(first=marks[0], second=marks[1])
+        held = {row["kpi"]: row for row in ws.store.query(shape, [*runs, *runs])}
+        once = all(row["low"] == row["high"] for row in held.values())
+        sql = _SQL.format(first=marks[0], second=marks[1], pairs=_ONE_EPOCH if once else _EPOCHS)
+        found = ws.store.query(sql, runs)
+    for row in found:
+        if once and not row["alone"]:  # then a sample that occurs twice on a side makes more pairs than it has rows
+            row["twice"] = row["samples"] - min(held[row["kpi"]]["first"], held[row["kpi"]]["second"])
+    return [_row(row) for row in found]
 
 
 def _row(row: dict[str, object]) -> PairedKpi:

@@ -1,14 +1,17 @@
 """Runs compared inside the store: the same numbers as the statistics room gives on the same rows."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.paired_runs import compare_runs
-from evals.samples import Row, encode
+from evals.samples import Row, encode, read_table
 from evals.stats import paired
 from registry.records import EvalRun
 from registry.workspace import Workspace
@@ -110,6 +113,29 @@ def test_broken_evidence_is_named_and_gives_no_number(ws, store, spoil, said):
         row = compare_runs(ws, first, second)[0]
         assert said in "; ".join(row.problems)
         assert (row.difference, row.error, row.first) == (None, None, None)
+
+
+@pytest.mark.parametrize("extra", [1, 30])
+def test_a_sample_that_occurs_twice_in_one_epoch_is_found(ws, store, extra):
+    rows, others = rows_of(1, epochs=1), rows_of(2, epochs=1)
+    for first, second in (([*rows, *rows[:extra]], others), ([*rows, *rows[:extra]], [*others, *others[:extra]])):
+        row = compare_runs(ws, [store(first)], [store(second)])[0]
+        assert "occur twice" in row.problems[0]
+        assert row.difference is None
+
+
+def test_errors_that_an_earlier_release_left_out_are_none(ws, store):
+    runs = []
+    for seed in (1, 2):
+        table = read_table(encode(rows_of(seed, epochs=1)))
+        column = table.column_names.index("error")
+        table = table.set_column(column, "error", pa.nulls(table.num_rows, pa.string()))
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        blob = ws.artifacts.add_bytes(sink.getvalue())
+        run = EvalRun(f"sha256:old{seed}", "sha256:s", {}, blob, {}, {}, {}, {}, {})
+        runs.append(ws.register(run, actor="operator").id)
+    assert compare_runs(ws, runs[:1], runs[1:])[0].problems == ()
 
 
 def test_unequal_epochs_are_named(ws, store):
