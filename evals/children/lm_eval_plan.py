@@ -20,7 +20,7 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def work(request: dict[str, Any], link: Link) -> None:
-    """Plan a KPI: {suite, kpi, task, metric, data, cluster, slices, out}; write {samples, higher} to `out`."""
+    """Plan a KPI: {suite, kpi, task, metric, data, cluster, slices, out}; write {samples, higher, said} to `out`."""
     sys.addaudithook(_note)
     from evals.children.lm_eval_documents import describe
     from evals.children.lm_eval_files import load_files
@@ -32,7 +32,11 @@ def work(request: dict[str, Any], link: Link) -> None:
         describe(loaded.tasks[name], name, doc, kpi) for name, docs in loaded.docs.items() for doc in docs
     ]  # fmt: skip
     higher = [task.higher_is_better().get(loaded.metric) for task in loaded.tasks.values()]
-    found = {"samples": samples, "higher": higher[0] if len(set(map(str, higher))) == 1 else None}
+    found = {
+        "samples": samples,
+        "higher": higher[0] if len(set(map(str, higher))) == 1 else None,
+        "said": all(task.OUTPUT_TYPE == "generate_until" for task in loaded.tasks.values()),
+    }
     Path(request["out"]).write_text(json.dumps(found), encoding="utf-8")
     link.send("planned", opened=sorted(_opened(suite)), folder=str(suite))
 

@@ -143,6 +143,11 @@ def _check(kpi: Kpi, found: Mapping[str, Any], suite: Path) -> None:
             f"`{kpi.id}`: `direction: {kpi.direction}` is backwards", file=str(suite), field="direction",
             hint=f"the task says that {'higher' if higher else 'lower'} is better",
         )  # fmt: skip
+    if kpi.endpoint == "guarded" and not found["said"]:
+        raise SpecError(
+            f"`{kpi.id}`: this task needs log-likelihoods", file=str(suite), field="endpoint",
+            hint="use `endpoint: weights`; the guarded endpoint only answers",
+        )  # fmt: skip
     if len(samples) < kpi.samples:
         raise SpecError(
             f"`{kpi.id}` plans {kpi.samples} samples, its task has {len(samples)}", file=str(suite), field="samples",

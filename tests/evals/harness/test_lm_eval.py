@@ -5,7 +5,6 @@ import math
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -102,11 +101,30 @@ def test_rows_say_what_was_said_what_it_cost_and_where_they_belong(builtins, ope
     assert all(row.completion_tokens == 0 for row in rows if row.epoch == 1)  # it cannot vary: asked once
 
 
+def here(folder, answers, instrument, seed=None):
+    """The rows of an instrument's first four samples, measured in this process, without a child."""
+    from evals.cache import AnswerCache
+    from evals.children.lm_eval_model import AskedModel
+    from evals.children.lm_eval_run import measure
+    from evals.children.lm_eval_session import load_builtin
+    from evals.children.weights.causal_lm import CausalLM
+
+    one = instrument.kpi
+    job = {"kpi": one.id, "task": one.task, "epochs": one.epochs, "scorer": "", "sealed": False,
+           "samples": [sample.plain() for sample in instrument.samples[:4]]}  # fmt: skip
+    model = AskedModel(CausalLM(folder, random_seed=seed), AnswerCache(answers, {}), tick=heard, spend=heard)
+    return measure(model, load_builtin(job), job, heard)
+
+
+def heard(count):
+    """Hear a count that no test asks about."""
+
+
 def test_the_null_model_is_another_model(builtins, opened, tmp_path, tiny_model):
-    with session(tmp_path, weights(tiny_model, 7), builtins) as null:
-        found = dict(null.measure(whole(builtins[0], first=4)))["bpb"]
+    null = [here(tiny_model, tmp_path / name, builtins[0], seed=7) for name in "ab"]
+    assert [row.value for row in null[0]] == [row.value for row in null[1]]
     real = {row.sample_id: row.value for row in dict(opened.measure(whole(builtins[0])))["bpb"]}
-    assert all(row.value != real[row.sample_id] for row in found)
+    assert all(row.value != real[row.sample_id] for row in null[0])
 
 
 def test_a_budget_stops_the_child_and_what_was_answered_is_kept(builtins, tmp_path, tiny_model):
@@ -128,24 +146,12 @@ def test_a_budget_stops_the_child_and_what_was_answered_is_kept(builtins, tmp_pa
     assert len({each["key"] for each in answers}) == len(answers)  # nothing was asked twice
 
 
-def kill_child():
-    """Kill the lm-eval child of this process, as the system does when memory runs out."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            command = (stat.parent / "cmdline").read_text()
-        except OSError:
-            continue
-        if parent == os.getpid() and "lm_eval_session" in command:
-            os.kill(int(stat.parent.name), signal.SIGKILL)
-
-
 def test_a_killed_run_asks_nothing_twice(builtins, opened, tmp_path, tiny_model):
     kept = tmp_path / "answers" / "lm-eval.jsonl"
 
     def kill_in_the_middle(stage, done, total=None, note=""):
         if stage == "line" and done >= 16:
-            kill_child()
+            os.kill(doomed._conversation._child.pid, signal.SIGKILL)  # as the system does when memory runs out
 
     finished = []
     with session(tmp_path, weights(tiny_model), builtins, progress=kill_in_the_middle) as doomed:
@@ -179,8 +185,7 @@ def test_text_that_the_tokenizer_cannot_express_is_an_error_row(ws, tmp_path, ti
     rows = [{"text": f"{'abc def ' * 10} {n}" + ("q" if n == 2 else "")} for n in range(4)]
     write_rows(suite.parent / "plain.jsonl", rows)
     one = planned(ws, kpi("bits_per_byte", data="plain.jsonl", direction="lower"), suite)
-    with session(tmp_path, weights(without_letter(tiny_model, tmp_path / "model", "q")), [one]) as opened:
-        found = dict(opened.measure(whole(one)))["k"]
+    found = here(without_letter(tiny_model, tmp_path / "model", "q"), tmp_path / "kept", one)
     assert sorted(bool(row.error) for row in found) == [False, False, False, True]
     (bad,) = (row for row in found if row.error)
     assert math.isnan(bad.value)

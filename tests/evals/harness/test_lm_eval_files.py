@@ -1,5 +1,6 @@
 """Task YAML that ships with lm-eval runs unchanged on local data in its own format."""
 
+import json
 import math
 import os
 import shutil
@@ -262,16 +263,19 @@ def test_groups_includes_clusters_and_slices_are_planned_from_the_files_they_nee
     )
     (own / "code.py").write_text("def ask(doc):\n    return 'please ' + doc['q']\n", encoding="utf-8")
     (own / "both.yaml").write_text(GROUP, encoding="utf-8")
+    choice = TASK.replace("generate_until", "multiple_choice").replace("exact_match", "acc").replace("mine", "choice")
+    (own / "choice.yaml").write_text(choice + "doc_to_choice: ['a', 'b']\n", encoding="utf-8")
     one = kpi("own/both.yaml", samples=10, cluster="who", slices=["task", "who"])
     plan = LmEval().plan(shared, one, suite)
-    assert set(plan.files) == {f"own/{name}" for name in ("both.yaml", "code.py", "rows.jsonl", "task.yaml",
-                                                          "template", "yours.yaml")}  # fmt: skip
+    needed = ("both.yaml", "choice.yaml", "code.py", "rows.jsonl", "task.yaml", "template", "yours.yaml")
+    assert set(plan.files) == {f"own/{name}" for name in needed}
     assert len(plan.samples) == len({sample.id for sample in plan.samples}) == 10
     assert {sample.cluster for sample in plan.samples} == {"x", "y"}
     assert {dict(sample.slices)["task"] for sample in plan.samples} == {"mine", "yours"}
     assert any(sample.input.startswith("please say") for sample in plan.samples)
     assert LmEval().plan(shared, kpi("own/both.yaml@yours", samples=6), suite).samples
-    for change, message in (({"cluster": "whom"}, "no field `whom`"), ({"samples": 13}, "plans 13 samples"),
+    for change, message in (({"endpoint": "guarded", "task": "own/choice.yaml"}, "needs log-likelihoods"),
+                            ({"cluster": "whom"}, "no field `whom`"), ({"samples": 13}, "plans 13 samples"),
                             ({"direction": "lower"}, "backwards"), ({"task": "own/gone.yaml"}, "no task file"),
                             ({"task": "own/task.yaml@theirs"}, "no task `theirs`"),
                             ({"data": "x.sealed"}, "reads its data itself")):  # fmt: skip
@@ -304,3 +308,30 @@ def test_looks_see_the_few_shot_examples_of_a_whole_run(instruments, tmp_path, t
     lines = (tmp_path / "answers" / "lm-eval.jsonl").read_text().split('"key"')
     assert len(lines) - 1 == len(rows)  # the request of the first look was the whole run's
     assert late[0].output == next(row.output for row in rows if row.sample_id == late[0].sample_id)
+
+
+SUITE = """
+suite: shipped
+version: 1
+canary: 0123456789abcdef-shipped
+gate: {mode: fixed}
+kpis:
+  - {id: arc, harness: lm-eval, task: arc/arc_easy.yaml, data: data/arc, metric: acc_norm, samples: 9,
+     direction: higher, slices: [task], control: null_model, rule: {type: floor, value: 0.01}, range: [0, 1]}
+"""
+
+
+def test_a_suite_with_a_shipped_task_is_registered_and_evaluated(home, ws, candidate):
+    from evals.evaluate import evaluate
+    from evals.samples import decode
+    from registry.records import EvalRun
+
+    path = home.parent / "shipped.yaml"
+    path.write_text(SUITE, encoding="utf-8")
+    (run, *_) = evaluate(ws, candidate.id, path, actor="operator")
+    record = ws.get(run.id, EvalRun)
+    rows = decode(ws.artifacts.read_bytes(record.results))
+    assert len(rows) == 9
+    assert {json.loads(row.slices)["task"] for row in rows} == {"arc_easy"}
+    assert not [row.error for row in rows if row.error]
+    assert record.errors == {"arc": 0}
