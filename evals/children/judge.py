@@ -100,6 +100,8 @@ class Session:
         finally:
             await candidate.aclose()
             await judging.client.aclose()
+        if judging.client.failure is not None:  # it is gone: the run can go on where it stopped
+            raise judging.client.failure
         Path(request["out"]).write_bytes(encode(rows))
         self._link.send("rows", file=request["out"])
 

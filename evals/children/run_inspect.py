@@ -81,12 +81,14 @@ class Session:
         check_sandbox(task, list(task.dataset), kpi["sandbox"])
         total = len(request["samples"]) * kpi["epochs"]
         client = self._measured.client(request["answers"])
+        client.failed = self._give_up
         model = get_model("hallmark/model", memoize=False, client=client)
         grader = self._grader(request)
         with self._counting(kpi["id"], total):
             logs = self._run(task, model, grader, kpi)
-        if client.failure is not None:
-            raise client.failure
+        for asked in (client, grader.api.client):
+            if asked is not None and asked.failure is not None:  # it is gone: the run can go on where it stopped
+                raise asked.failure
         if grader.api.refused:
             raise SpecError(
                 f"the task of `{kpi['id']}` asks a grader, and the KPI names no `judge`", field="judge",
@@ -126,6 +128,10 @@ class Session:
         )  # fmt: skip
         return logs
 
+    def _give_up(self, error: EngineFailure) -> None:
+        """Tell the parent at once, which then ends this process: inspect-ai would go on to the last sample."""
+        self._link.send("failure", error=type(error).__name__, message=error.message, hint=error.hint)
+
     def _grader(self, request: dict[str, Any]) -> Model:
         """Return the judge of a KPI, or a model that refuses where it has none: a candidate never grades itself."""
         judge = request["judge"]
@@ -136,6 +142,7 @@ class Session:
             patience=PATIENCE,
         )  # fmt: skip
         client.spent = lambda tokens: self._link.send("spent", tokens=tokens, judge_calls=1)
+        client.failed = self._give_up
         config = GenerateConfig(temperature=TEMPERATURE, max_tokens=MOST_TOKENS)
         return get_model("hallmark/grader", memoize=False, client=client, config=config)
 

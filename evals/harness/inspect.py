@@ -104,7 +104,8 @@ class InspectSession:
     def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[str, list[Row]]]:
         """Yield (KPI id, rows) as each task is finished; see `evals.harness.protocol.Session`.
 
-        A judge that times out or says nonsense makes a row with an error. The first time that a KPI with a judge is
+        A judge that times out or says nonsense makes a row with an error; one that fails time after time ends the run,
+        whose answers are kept. The first time that a KPI with a judge is
         measured, its scorer also scores the judge's labelled cases, unless it did so before.
         """
         for number, task in enumerate(tasks):

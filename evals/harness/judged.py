@@ -86,7 +86,8 @@ class JudgedSession:
     def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[str, list[Row]]]:
         """Yield (KPI id, rows) as each task is finished; see `evals.harness.protocol.Session`.
 
-        A judge that times out or gives no verdict makes a row with an error. The first time that a KPI is measured its
+        A judge that times out or gives no verdict makes a row with an error; one that fails time after time ends the
+        run, whose answers are kept. The first time that a KPI is measured its
         judge also answers the labelled cases, unless it did so before.
         """
         for number, task in enumerate(tasks):

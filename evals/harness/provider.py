@@ -61,7 +61,7 @@ class Client:
         patience: after so many failures in a row the endpoint is not asked again.
 
     `tick` is called after each answer, `spent` with the tokens of each answer that was not kept from before; `failure`
-    is the error that used up the patience.
+    is the error that used up the patience, and `failed` is called with it once.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Client:
     ) -> None:  # fmt: skip
         self.tick: Callable[[], None] = _nothing
         self.spent: Callable[[int], None] = _spent_nothing
+        self.failed: Callable[[EngineFailure], None] = _note_nothing
         self.failure: EngineFailure | None = None
         self._base = target["base_url"]
         self._headers = {**target["headers"], "Authorization": f"Bearer {target['api_key']}"}
@@ -102,8 +103,9 @@ class Client:
             answer = await self._chat({"model": await self.model(), "messages": messages, **settings}, scope)
         except EngineFailure as error:
             self._failures += 1
-            if self._failures >= self._patience:
+            if self._failures >= self._patience and self.failure is None:
                 self.failure = error
+                self.failed(error)
             raise
         self._failures = 0
         self.tick()
@@ -235,6 +237,10 @@ def _nothing() -> None:
 
 def _spent_nothing(tokens: int) -> None:
     """Count nothing: the default of `spent`."""
+
+
+def _note_nothing(error: EngineFailure) -> None:
+    """Do nothing: the default of `failed`; whoever asked gets the error."""
 
 
 def _message(data: dict[str, Any]) -> str:

@@ -222,6 +222,18 @@ def test_a_candidate_that_fails_is_no_result(stage, instrument):
 
 
 @pytest.mark.slow
+def test_a_judge_that_is_gone_is_no_result_and_no_question_is_asked_twice(stage, instrument):
+    stage.says = lambda body, count: said("good")
+    stage.judges = lambda body, count: fair(body, count) if count <= 3 else refused(500, "internal_error")
+    of = instrument("gone")
+    with pytest.raises(EngineFailure, match="500"):
+        stage.rows(of)
+    stage.judges = fair
+    assert {row.error for row in stage.rows(of)} == {""}
+    assert (len(stage.endpoint.asked), len(stage.judge.asked)) == (0, 9)
+
+
+@pytest.mark.slow
 def test_the_budget_of_judge_calls_ends_a_run_and_its_answers_are_kept(stage, instrument):
     stage.says, stage.judges = (lambda body, count: said("good")), fair
     of, calls = instrument("budget", epochs=4), []
