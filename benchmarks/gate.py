@@ -99,9 +99,10 @@ def worst_points(rows: list[Row], runs: int) -> dict[str, Row]:
     for rule in [key for key in rows[0] if key not in ("discordance", "direction", "n", "icc", "margin")]:
         having = [row for row in rows if rule in row]
         worst = max(having, key=lambda row: float(row[rule]))
+        made = min(runs, margin.PEEKED_RUNS) if "peeked" in rule else runs
         found[rule] = {
             "worst": worst[rule],
-            "error": 0.0 if rule.endswith("exact") else round(error(worst[rule], runs), 5),
+            "error": 0.0 if rule.endswith("exact") else round(error(worst[rule], made), 5),
             "mean": round(float(np.mean([row[rule] for row in having])), 4),
             "above_allowed": sum(row[rule] > allowed(runs) for row in having),
             "points": len(having),

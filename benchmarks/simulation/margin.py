@@ -15,6 +15,8 @@ LOOKS = 8
 PEEK = 25
 """An unplanned look is taken after every 25 samples."""
 MODES = ("fixed", "group_sequential", "anytime", "whole_suite")
+PEEKED_RUNS = 2000
+"""The peeked z-test errs so often that more runs would be waste."""
 _CHUNK = 2500
 
 
@@ -101,7 +103,7 @@ def _peeked(point: Point, runs: int, seed: tuple[int, ...]) -> np.ndarray:
         rules.peeked_z(
             draw(point, -point.margin, _peeks(point), part, rng) @ to_sums(point.size), point.size, -point.margin
         ).any(axis=1)
-        for part in _parts(min(runs, 2000))
+        for part in _parts(min(runs, PEEKED_RUNS))
     ])  # fmt: skip
 
 
