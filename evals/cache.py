@@ -30,9 +30,12 @@ class RowCache:
         self.folder = folder
 
     @staticmethod
-    def key(model: dict[str, Any], instrument: str) -> str:
-        """Return the key of a model's identity (weights, generation settings, ...) and an instrument digest."""
-        return digest_of({"model": model, "instrument": instrument}).removeprefix("sha256:")
+    def key(model: dict[str, Any], ruler: str) -> str:
+        """Return the key of a model's identity (weights, generation settings, ...) and an instrument's ruler.
+
+        What a sample is worth does not depend on which others the plan has: appended to, it is not measured again.
+        """
+        return digest_of({"model": model, "instrument": ruler}).removeprefix("sha256:")
 
     def get(self, key: str, epochs: int = 1) -> dict[str, list[Row]]:
         """Return the stored rows of a key by sample, those with all epochs; a damaged file is removed."""

@@ -184,7 +184,7 @@ class Evaluation:
 
     def _key(self, instrument: Instrument) -> str:
         identity = self._model.identity(self._ws, self._model.target(instrument.kpi), instrument.kpi.id)
-        return RowCache.key(identity, instrument.digest)
+        return RowCache.key(identity, instrument.ruler)
 
     def _record(self, tasks: Sequence[Task], rows: Mapping[str, Sequence[Row]]) -> Asset:
         """Return the registered EvalRun of complete tasks."""

@@ -40,6 +40,8 @@ class Instrument:
     digest: str
     sealed: bool = False
     judge: str = ""
+    ruler: str = ""
+    """The digest of all but the samples: the same ruler on more samples measures the same thing."""
 
     def sizes(self, looks: int) -> list[int]:
         """Return how many samples each of `looks` looks holds in all; the last holds all of them.
@@ -84,9 +86,13 @@ def _build(ws: Workspace, spec: SuiteSpec, kpi: Kpi, file: Path) -> Instrument:
         from evals.judge import judge_of
 
         judge = judge_of(ws, file, kpi.judge).digest
-    digest = _digest(kpi, planned, harness.scorer(kpi), judge)
+    ruler = _ruler(kpi, planned, harness.scorer(kpi), judge)
+    asked = sorted([sample.id, sample.cluster] for sample in planned.samples)
+    digest = digest_of({**ruler, "planned": kpi.samples, "samples": asked})
     samples = in_order(planned.samples, spec.gate.order_seed)
-    return Instrument(kpi, samples, dict(planned.files), planned.dataset, digest, planned.sealed, judge)
+    return Instrument(
+        kpi, samples, dict(planned.files), planned.dataset, digest, planned.sealed, judge, digest_of(ruler)
+    )
 
 
 def _check(kpi: Kpi, samples: tuple[Sample, ...], file: Path) -> None:
@@ -105,22 +111,19 @@ def _check(kpi: Kpi, samples: tuple[Sample, ...], file: Path) -> None:
         )
 
 
-def _digest(kpi: Kpi, planned: Planned, scorer: dict[str, Any], judge: str) -> str:
+def _ruler(kpi: Kpi, planned: Planned, scorer: dict[str, Any], judge: str) -> dict[str, Any]:
+    """Return what of an instrument is not its samples: task, prompt, scorer, judge and aggregation, as plain data."""
     # The planned samples are named one by one; more human labels for a judge change no score.
     apart = {f"samples/{kpi.id}.jsonl", f"sealed/{Path(kpi.data).name}", f"calibration/{kpi.judge}.json"}
     files = {name: sha256(data) for name, data in planned.files.items() if name not in apart}
     asked = {"judge": judge} if judge else {}
-    return digest_of(
-        {
-            "task": kpi.task,
-            "metric": kpi.metric,
-            "epochs": kpi.epochs,
-            "endpoint": kpi.endpoint,
-            "planned": kpi.samples,
-            "samples": sorted([sample.id, sample.cluster] for sample in planned.samples),
-            "files": files,
-            "scorer": scorer,
-            "aggregation": "ratio" if kpi.task == "bits_per_byte" else "mean",
-            **asked,
-        }
-    )
+    return {
+        "task": kpi.task,
+        "metric": kpi.metric,
+        "epochs": kpi.epochs,
+        "endpoint": kpi.endpoint,
+        "files": files,
+        "scorer": scorer,
+        "aggregation": "ratio" if kpi.task == "bits_per_byte" else "mean",
+        **asked,
+    }

@@ -119,6 +119,15 @@ def test_kpis_that_share_an_instrument_share_its_rows(ws, plain_candidate, count
     assert len(set(values)) == 24
 
 
+def test_appended_samples_are_all_that_is_measured(ws, plain_candidate, counted, book):
+    rows = [{"input": f"question {n}", "case": f"c{n // 2}"} for n in range(30)]
+    candidate = plain_candidate()
+    evaluate(ws, candidate.id, counted(rows=rows[:20]), actor="operator")
+    (run,) = evaluate(ws, candidate.id, counted(rows=rows), actor="operator")
+    assert len(book.asked) == len(set(book.asked)) == 30
+    assert run.body["completed"] == {"a": 30}
+
+
 def test_other_weights_are_another_model_and_another_policy_is_not(ws, plain_candidate, counted, book):
     path = counted()
     evaluate(ws, plain_candidate().id, path, actor="operator")
