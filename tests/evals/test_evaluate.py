@@ -208,12 +208,7 @@ def test_an_outside_url_is_asked_and_marked(ws, candidate, suite):
     assert sum(results.kpis["exact"].values) == 5
 
 
-def test_a_guarded_kpi_without_an_endpoint_says_what_to_do(ws, candidate, suite):
-    with pytest.raises(EngineFailure, match="guarded endpoint") as caught:
-        evaluate(ws, candidate.id, suite(GUARDED), actor="operator")
-    assert "permit" in caught.value.hint
-
-
+@pytest.mark.slow
 def test_the_suite_is_registered_once_with_its_files(ws, suite):
     path = suite(GUARDED)
     first = register_suite(ws, path, "operator")
@@ -224,6 +219,7 @@ def test_the_suite_is_registered_once_with_its_files(ws, suite):
     assert [relation for relation, _ in first.parents] == ["dataset"]
 
 
+@pytest.mark.slow
 def test_a_change_of_the_scorer_or_a_sample_is_another_instrument(ws, suite):
     before = register_suite(ws, suite(GUARDED), "operator").body["instruments"]
     path = suite(GUARDED)
@@ -251,9 +247,9 @@ def test_a_change_of_rule_owner_or_name_is_the_same_instrument(ws, suite):
         ("exact.jsonl", "missing.jsonl", NotFound, "missing.jsonl"),
     ],
 )
-def test_bad_data_is_named_before_anything_runs(ws, candidate, suite, old, new, error, says):
+def test_bad_data_is_named_before_anything_runs(ws, plain_candidate, suite, old, new, error, says):
     with pytest.raises(error, match=says) as caught:
-        evaluate(ws, candidate.id, suite(text=SUITE.replace(old, new)), actor="operator")
+        evaluate(ws, plain_candidate().id, suite(text=SUITE.replace(old, new)), actor="operator")
     assert caught.value.hint
 
 
