@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evals.kpi import Kpi
 
 SUFFIXES = frozenset({".py", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".csv", ".tsv", ".parquet"})
+_CODE = (Path(__file__), Path(__file__).parents[1] / "children" / "lm_eval_plan.py")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints"})
 _RULES_OF_EVENTS = ("max_rate", "zero_tolerance")
 
@@ -58,7 +59,8 @@ def plan_file(ws: Workspace, kpi: Kpi, suite: Path, scorer: Mapping[str, Any]) -
         "kpi": kpi.id, "task": kpi.task, "metric": kpi.metric, "data": kpi.data, "cluster": kpi.cluster,
         "slices": list(kpi.slices), "rows": {name: sha256(data) for name, data in extra.items()},
     }  # fmt: skip
-    kept = ws.work("evals", "plans") / f"{digest_of([asked, str(root), dict(scorer)]).removeprefix('sha256:')}.json"
+    made_by = [dict(scorer), *(sha256(code.read_bytes()) for code in _CODE)]
+    kept = ws.work("evals", "plans") / f"{digest_of([asked, str(root), made_by]).removeprefix('sha256:')}.json"
     found = _kept(kept, root, path)
     if found is None:
         found = _made(ws, kpi, root, path, extra, asked)
