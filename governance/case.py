@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ from registry.records import Asset
 from registry.workspace import Workspace
 
 if TYPE_CHECKING:
-    from evals.decision import Decision
     from evals.instrument import Instrument
     from evals.reading import Shelf
     from evals.suite import SuiteSpec
+
+FINAL = ("PASS", "FAIL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,58 @@ class Case:
         gate = self.spec.gate
         return 1 if gate.mode == "fixed" else gate.looks
 
-    def due(self, number: int, earlier: Decision | None) -> dict[str, int]:
-        """Return how many samples each KPI must have at a look (from 1); one that is decided gets no more."""
-        wanted = {each.kpi.id for each in self.instruments}
-        if earlier is not None:
-            wanted -= {kpi.id for kpi in self.spec.gating} - set(earlier.open_kpis)
-        return {each.kpi.id: each.sizes(self.looks)[number - 1] for each in self.instruments if each.kpi.id in wanted}
+    @property
+    def closed(self) -> frozenset[str]:
+        """The gating KPIs that need no more samples: all their tests passed or failed, or nothing can be asked yet."""
+        last = {(v.kpi, v.against, v.slice): v for decision in self.standing.history for v in decision.kpis}
+        found = set()
+        for kpi in self.spec.kpis:
+            asked = {test.against for test in self.standing.tests if test.kpi == kpi.id}
+            judged = [
+                v for (name, _, _), v in last.items() if name == kpi.id and v.gating and v.verdict != "NOT_JUDGED"
+            ]
+            settled = asked <= {v.against for v in judged} and all(v.verdict in FINAL for v in judged)
+            if ledger.gates(kpi) and settled:
+                found.add(kpi.id)
+        return frozenset(found)
+
+    @property
+    def over(self) -> bool:
+        """Whether the ledger leaves nothing to look at: a KPI failed, or every open one had all its looks."""
+        if any(v.gating and v.verdict == "FAIL" for decision in self.standing.history for v in decision.kpis):
+            return True
+        waiting = {test.kpi for test in self.standing.tests} - self.closed
+        return bool(self.standing.tests) and all(self.taken(kpi) >= self.looks for kpi in waiting)
+
+    def taken(self, kpi: str) -> int:
+        """Return how many looks a KPI had; evidence that could not be judged was none. Appended data grant one more."""
+        judged = [
+            [v for v in decision.kpis if v.kpi == kpi and not v.latched and v.p_pass is not None]
+            for decision in self.standing.history
+        ]
+        count = sum(1 for verdicts in judged if verdicts)
+        return min(count, self.looks - 1) if self.appended(kpi) else count
+
+    def appended(self, kpi: str) -> bool:
+        """Whether the last look at a KPI was at other samples than it has now (`anytime` only: at fewer of them)."""
+        digest = next(each.digest for each in self.instruments if each.kpi.id == kpi)
+        seen = [v.instrument for decision in self.standing.history for v in decision.kpis if v.kpi == kpi]
+        return bool(seen) and bool(seen[-1]) and seen[-1] != digest
+
+    def due(self, number: int = 1) -> dict[str, int]:
+        """Return how many samples each KPI must have at its next look, or at its look `number` where that is later.
+
+        A KPI that is closed gets none; samples that were appended are looked at all at once.
+        """
+        found = {}
+        for each in self.instruments:
+            kpi = each.kpi
+            if kpi.id in self.closed:
+                continue
+            taken = self.taken(kpi.id) if ledger.gates(kpi) else len(self.standing.history)
+            place = self.looks - 1 if self.appended(kpi.id) else min(max(taken, number - 1), self.looks - 1)
+            found[kpi.id] = each.sizes(self.looks)[place]
+        return found
 
 
 def open_case(
@@ -61,7 +108,27 @@ def open_case(
     opponents = _opponents(ws, spec, baseline)
     tests = ledger.tests_of(spec, instruments, candidate.id, {role: asset.id for role, asset in opponents.items()})
     standing = ledger.standing(ws, candidate.id, tests)
-    return Case(candidate, spec, suite, tuple(instruments), opponents, standing, principal.name)
+    case = Case(candidate, spec, suite, tuple(instruments), opponents, standing, principal.name)
+    lost = tuple(_lost(ws, case, each) for each in instruments if case.appended(each.kpi.id))
+    conflicts = (*standing.conflicts, *(sentence for sentence in lost if sentence))
+    return replace(case, standing=replace(standing, conflicts=conflicts))
+
+
+def _lost(ws: Workspace, case: Case, instrument: Instrument) -> str:
+    """Return what is wrong where samples that were looked at have left the plan: data may be appended, not replaced."""
+    from evals.reading import Shelf, eval_runs
+
+    kpi = instrument.kpi.id
+    earlier = {v.instrument for decision in case.standing.history for v in decision.kpis if v.kpi == kpi}
+    shelf, seen = Shelf(ws), set()
+    for digest in earlier - {instrument.digest, ""}:
+        then = replace(instrument, digest=digest)
+        runs = [run for run in eval_runs(ws, case.candidate.id, "") if digest in run.body["instruments"].values()]
+        seen |= shelf.samples(runs, then)
+    gone = seen - {sample.id for sample in instrument.samples}
+    if not gone:
+        return ""
+    return f"{kpi}: {len(gone)} sample(s) of earlier looks have left the plan: samples may be appended, never replaced"
 
 
 def baseline_of(ws: Workspace, spec: SuiteSpec, named: str | None) -> Asset | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from governance import candidates, ledger, roles
-from governance.case import Case, load_suite, open_case
+from governance.case import FINAL, Case, load_suite, open_case
 from governance.endpoints import Outside, open_endpoints
 from registry.errors import NotYet
 from registry.protocols import Progress, silent
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from evals.evaluate import Evaluation
     from evals.results import ControlResult, Results
 
-FINAL = ("PASS", "FAIL")
 Due = Mapping[str, int]
 
 
@@ -50,21 +49,18 @@ def run(
     if blocked is not None:
         return blocked
     screening = _screen(ws, case, progress)
-    history = case.standing.history
-    if history and (history[-1].final or len(history) >= case.looks):
+    if case.over:
         return _finish(ws, case, screening)
     with _evaluations(ws, case, suite_path, passphrase, progress) as evaluations:
         _measure_controls(ws, case, suite_path, passphrase, progress)
-        value = history[-1] if history else None
-        for number in range(len(history) + 1, case.looks + 1):
-            due = case.due(number, value)
+        while True:
+            due = case.due()
             for evaluation in evaluations:
                 evaluation.measure(due)
             case, value, runs = _look(ws, case, due, screening)
-            progress("looks", number, case.looks, value.verdict)
-            if value.final or value.verdict == "INVALID":
+            progress("looks", value.look, case.looks, value.verdict)
+            if value.final or value.verdict == "INVALID" or case.over:
                 break
-        assert value is not None  # noqa: S101 - there is at least one look
         return _register(ws, case, value, runs), value
 
 
@@ -178,10 +174,9 @@ def _blocked(ws: Workspace, case: Case) -> tuple[Asset, Decision] | None:
 
 def _stored(ws: Workspace, case: Case) -> dict[str, int]:
     """Return the largest look for which every row is stored; raises NotYet where there is none."""
-    earlier = case.standing.history[-1] if case.standing.history else None
     problem: NotYet | None = None
-    for number in range(case.looks, len(case.standing.history), -1):
-        due = case.due(number, earlier)
+    for number in range(case.looks, 0, -1):
+        due = case.due(number)
         try:
             _read(ws, case, due)
         except NotYet as error:
@@ -193,10 +188,8 @@ def _stored(ws: Workspace, case: Case) -> dict[str, int]:
 
 def _finish(ws: Workspace, case: Case, screening: Screening) -> tuple[Asset, Decision]:
     """Record the decision of a test whose last look is in the ledger, where a crash came between the two."""
-    history = case.standing.history
-    before = replace(case, standing=replace(case.standing, history=history[:-1]))
-    due = before.due(len(history), history[-2] if len(history) > 1 else None)
-    value, runs = _judge(ws, before, due, screening)
+    before = replace(case, standing=replace(case.standing, history=case.standing.history[:-1]))
+    value, runs = _judge(ws, before, before.due(), screening)
     return _register(ws, case, value, runs), value
 
 

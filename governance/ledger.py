@@ -56,13 +56,26 @@ def tests_of(
     found = []
     for each in instruments:
         kpi = each.kpi
-        if not kpi.gating:
-            continue
-        roles = opponents if kpi.needs_baseline else {"": ""}
-        for against, opponent in roles.items():
-            ident = digest_of({"candidate": candidate, "opponent": opponent, "instrument": each.digest, "as": against})
-            found.append(Test(ident, kpi.id, against, opponent, each.digest, _plan(spec, kpi)))
+        # Appended samples are the same test where its bounds hold at any time: it is known by its ruler.
+        measure = each.ruler if spec.gate.mode == "anytime" else each.digest
+        for against, opponent in _roles(kpi, opponents).items():
+            ident = digest_of({"candidate": candidate, "opponent": opponent, "instrument": measure, "as": against})
+            found.append(Test(ident, kpi.id, against, opponent, measure, _plan(spec, kpi)))
     return tuple(found)
+
+
+def gates(kpi: Kpi) -> bool:
+    """Return whether a KPI can stop a promotion, by its own rule or by that of its slices."""
+    return kpi.gating or kpi.slice_rule is not None
+
+
+def _roles(kpi: Kpi, opponents: Mapping[str, str]) -> dict[str, str]:
+    """Return against whom a KPI and its slices are judged: opponents, and nobody (an empty name) for limits."""
+    rules = [rule for rule in (kpi.rule, kpi.slice_rule) if rule is not None and rule.type != "advisory"]
+    found: dict[str, str] = {}
+    for rule in rules:
+        found |= opponents if rule.type in ("noninferior", "superior") else {"": ""}
+    return found
 
 
 def standing(ws: Workspace, candidate: str, tests: Sequence[Test]) -> Standing:

@@ -42,10 +42,10 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def suite(tmp_path):
-    def write(gate=GATE, rule=RULE, name="suite.yaml"):
-        (tmp_path / "cases.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-        path = tmp_path / name
-        path.write_text(SUITE.format(gate=gate, rule=rule).replace("kpis:", "kpis:", 1))
+    def write(gate=GATE, rule=RULE, texts=TEXTS):
+        (tmp_path / "cases.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        path = tmp_path / "suite.yaml"
+        path.write_text(SUITE.format(gate=gate, rule=rule).replace("samples: 800", f"samples: {len(texts)}"))
         return path
 
     return write
@@ -191,3 +191,37 @@ def test_a_look_counts_only_with_the_evaluators_seal(ws, suite, add):
     assert len(case.standing.history) == case.standing.history[-1].look
     with pytest.raises(NotFound, match="must be signed"):
         ws.record(ledger.LOOKED, good.id, {"suite": "s", "looks": [], "report": {}}, actor="nobody")
+
+
+def test_samples_may_be_appended_to_an_anytime_test_and_not_replaced(ws, suite, add):
+    base, better = add("base", 600, seed=6), add("better", 640, seed=7)
+    gate = "{alpha: 0.05, looks: 2, mode: anytime}"
+    first = gating.run(ws, better, suite(gate, texts=TEXTS[:40]), baseline=base.id)[1]
+    assert (first.verdict, first.final) == ("INCONCLUSIVE", True)
+    assert gating.run(ws, better, suite(gate, texts=TEXTS[:40]), baseline=base.id)[1] == first
+    longer = gating.run(ws, better, suite(gate), baseline=base.id)[1]
+    assert (longer.verdict, longer.kpis[0].n, longer.look) == ("PASS", 800, 3)
+    assert longer.judged == 1  # the same test went on
+    other = gating.run(ws, better, suite(gate, texts=TEXTS[50:700]), baseline=base.id)[1]
+    assert other.verdict == "INVALID"
+    assert "have left the plan" in other.reasons[0]
+
+
+def test_a_first_of_its_line_is_judged_by_its_limits_and_later_against_a_baseline(ws, suite, add):
+    path = suite()
+    text = path.read_text()
+    limit = (
+        text[text.index("  - id: right") :]
+        .replace("id: right", "id: enough")
+        .replace(RULE, "{type: floor, value: 0.5}")
+    )
+    path.write_text(text + limit)
+    good = add("good", 700)
+    first = gating.run(ws, good, path)[1]
+    assert (first.verdict, first.bootstrap) == ("PASS", True)
+    assert {kpi for kpi, _ in scripted_harness.ASKED if kpi == "right"} == {"right"}  # by its control alone
+    base = add("base", 600)
+    second = gating.run(ws, good, path, baseline=base.id)[1]
+    assert (second.verdict, second.bootstrap) == ("PASS", False)
+    latched = {kpi.kpi: kpi.latched for kpi in second.kpis}
+    assert latched == {"right": False, "enough": True}
