@@ -220,7 +220,7 @@ def _undecided(found: Assessment, item: KpiVerdict, gate: GateSpec, left: int) -
     if item.bound == "none":
         said.append(
             f"no valid bound for {item.clusters} clusters of an unbounded metric, {item.discordant} of which differ: "
-            f"at least {bounds.MIN_CLUSTERS}, most of them different, or a declared `range` are needed"
+            f"at least {bounds.MIN_CLUSTERS} are needed, most of them different and none far out, or a declared `range`"
         )
     if item.bound == "full suite":
         return (*said, "the full suite lies exactly on the threshold")
