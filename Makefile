@@ -25,7 +25,7 @@ help: ## this list
 
 setup: $(READY) ## make .venv from the lock (LOCK=cpu or LOCK=gpu)
 
-$(READY): locks/$(LOCK).txt locks/torch-cpu.txt locks/duckdb-1.5.txt
+$(READY): locks/$(LOCK).txt locks/torch-cpu.txt locks/duckdb-1.5.txt locks/inspect-examples.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
 	  echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || { echo "==> making $(VENV) with $$($(PYTHON) -V)"; $(PYTHON) -m venv $(VENV); }
@@ -39,6 +39,11 @@ $(READY): locks/$(LOCK).txt locks/torch-cpu.txt locks/duckdb-1.5.txt
 	$(BIN)/pip install -qq --no-deps --require-hashes -r locks/$(LOCK).txt
 	echo "==> duckdb 1.5, beside the environment: the tests read our storage with it"
 	$(BIN)/pip install -qq --no-deps --require-hashes --upgrade --target $(VENV)/duckdb-1.5 -r locks/duckdb-1.5.txt
+	echo "==> inspect-ai's examples (36 MB), which the tests run as they stand"
+	rm -rf $(VENV)/peers && mkdir $(VENV)/peers
+	$(BIN)/pip download -qq --no-deps --no-binary inspect-ai --require-hashes -r locks/inspect-examples.txt -d $(VENV)/peers
+	tar -xzf $(VENV)/peers/inspect_ai-*.tar.gz -C $(VENV)/peers --wildcards '*/examples/*'
+	rm $(VENV)/peers/inspect_ai-*.tar.gz
 	echo "==> hallmark itself"
 	$(BIN)/pip install -qq --no-deps --no-build-isolation --no-index -e .
 	touch $@
