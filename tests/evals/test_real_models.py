@@ -16,7 +16,7 @@ from registry import specs
 from registry.records import Candidate, Dataset
 
 pytestmark = pytest.mark.slow
-SAMPLES, SPLITS = 120, 20
+SAMPLES, SPLITS = 160, 20
 SUITE = f"""\
 suite: small
 version: 1
@@ -91,7 +91,7 @@ def real(tmp_path_factory):
     state = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     folders = {}
     for name, corpus, steps in (
-        ("good", pieces[SAMPLES:], 12), ("twin", pieces[SAMPLES:], 12), ("bad_data", [t[::-1] for t in pieces], 12),
+        ("good", pieces[SAMPLES:], 12), ("twin", pieces[SAMPLES:], 12), ("bad_data", [t[::-1] for t in pieces], 70),
     ):  # fmt: skip
         trainer.model.load_state_dict(state)
         trainer.steps(corpus, steps, seed=len(name))
