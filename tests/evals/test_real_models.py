@@ -144,4 +144,4 @@ def test_splits_of_equal_models_do_not_fail_and_worse_ones_do_not_pass(real):
     assert found["documents"] == SAMPLES
     assert found["equal"]["FAIL"] <= 2
     assert found["worse_by_margin"]["PASS"] <= 4  # expected at most 1 of 20; five would have chance .003
-    assert found["equal"]["PASS"] > found["worse_by_margin"]["PASS"]
+    assert found["equal"]["PASS"] >= found["worse_by_margin"]["PASS"]
