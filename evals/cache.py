@@ -38,7 +38,10 @@ class RowCache:
         return digest_of({"model": model, "instrument": ruler}).removeprefix("sha256:")
 
     def get(self, key: str, epochs: int = 1) -> dict[str, list[Row]]:
-        """Return the stored rows of a key by sample, those with all epochs; a damaged file is removed."""
+        """Return the stored rows of a key by sample, those with all epochs; a damaged file is removed.
+
+        A sample that failed is not known: it is measured again, since nothing was learnt of it.
+        """
         found: dict[str, list[Row]] = {}
         for part in sorted((self.folder / key).glob("[0-9]*.parquet")):
             try:
@@ -49,7 +52,10 @@ class RowCache:
             here: dict[str, list[Row]] = {}
             for row in rows:
                 here.setdefault(row.sample_id, []).append(row)
-            found = {**{name: rows for name, rows in here.items() if len(rows) == epochs}, **found}
+            whole = {
+                name: rows for name, rows in here.items() if len(rows) == epochs and not any(r.error for r in rows)
+            }
+            found = {**whole, **found}
         return found
 
     def put(self, key: str, rows: Sequence[Row]) -> None:

@@ -52,7 +52,7 @@ def evaluate_controls(
         missing: dict[str, int] = {}
         for each, count in _wanted(instruments, control, due):
             runs = _chain(ws, shelf, control, each, count)
-            if runs is not None:
+            if runs is not None and not _failed(shelf, runs, each, count):
                 found |= {run.id: run for run in runs}
             elif each.kpi.harness != IMPORT:
                 missing[each.kpi.id] = count
@@ -113,6 +113,12 @@ def _chain(ws: Workspace, shelf: Shelf, control: str, instrument: Instrument, co
         if not found.missing:
             return list(found.runs)
     return None
+
+
+def _failed(shelf: Shelf, runs: Sequence[Asset], instrument: Instrument, count: int) -> bool:
+    """Return whether some of the first `count` samples were measured with an error only: they are measured again."""
+    sound = shelf.samples(runs, instrument)
+    return any(sample.id not in sound for sample in instrument.samples[:count])
 
 
 def _endpoints(control: str, given: Mapping[str, GuardedEndpoint], stack: ExitStack) -> dict[str, GuardedEndpoint]:

@@ -54,12 +54,23 @@ class Shelf:
         return found if name == kpi else found.set_column(1, "kpi", pa.repeat(kpi, found.num_rows))
 
     def samples(self, runs: Sequence[Asset], instrument: Instrument) -> set[str]:
-        """Return the samples of an instrument that runs hold."""
-        return {name for run in runs for name in self.rows(run, instrument)["sample_id"].unique().to_pylist()}
+        """Return the samples of an instrument that runs hold sound: without an error in any epoch."""
+        import pyarrow.compute as pc
+
+        found: set[str] = set()
+        for run in runs:
+            table = self.rows(run, instrument)
+            failed = table.filter(pc.not_equal(table["error"], ""))["sample_id"].unique().to_pylist()
+            found |= set(table["sample_id"].unique().to_pylist()) - set(failed)
+        return found
 
     def due(self, runs: Sequence[Asset], instrument: Instrument, count: int) -> Due:
-        """Return the rows of the first `count` samples of an instrument; of a row that two runs hold, the older one."""
+        """Return the rows of the first `count` samples of an instrument; of a row that two runs hold, the older one.
+
+        A row with an error counts only where no run holds a sound one.
+        """
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         tables = [self.rows(run, instrument) for run in runs]
         table = pa.concat_tables([schema().empty_table(), *tables]).combine_chunks()
@@ -68,7 +79,9 @@ class Shelf:
         epochs = instrument.kpi.epochs
         place = _places(table["sample_id"], instrument, count)
         keys = place * epochs + table["epoch"].to_numpy()
+        failed = pc.not_equal(table["error"], "").to_numpy(zero_copy_only=False)
         here = np.flatnonzero(place >= 0)
+        here = here[np.argsort(failed[here], kind="stable")]
         kept_keys, first = np.unique(keys[here], return_index=True)
         kept = here[first]
         whole = int((np.bincount(kept_keys // epochs, minlength=1) == epochs).sum()) if len(kept) else 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from governance import candidates, ledger, roles
+from governance import differences, ledger, roles
 from governance.case import FINAL, Case, load_suite, open_case
 from governance.endpoints import Outside, open_endpoints
 from registry.errors import NotYet
@@ -283,7 +283,7 @@ def _register(ws: Workspace, case: Case, value: Decision, runs: list[str]) -> As
         mode=case.spec.gate.mode,
         alpha=case.spec.gate.alpha,
         eval_runs=runs,
-        differs=candidates.difference(ws, case.candidate.id, against.id) if against else [],
+        differs=differences.parts(ws, case.candidate.id, against.id) if against else [],
         report=plain(value),
     )
     parents = [("candidate", case.candidate.id), ("suite", case.suite.id)]

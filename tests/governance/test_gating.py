@@ -38,6 +38,7 @@ RULE = "{type: noninferior, margin: 0.05}"
 def scripted(monkeypatch):
     monkeypatch.setitem(HARNESSES._table, "scripted", "tests.stubs.scripted_harness:Scripted")
     scripted_harness.ASKED.clear()
+    scripted_harness.BROKEN.clear()
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_clear_loss_is_stopped_at_an_early_look_and_written_down(ws, suite, ad
     assert looks(ws)[-1][3] == "FAIL"
     measured = sum(count for _, count in scripted_harness.ASKED)
     assert measured <= 800 + 2 * 100 * value.look  # the control in full, the two candidates only as far as was needed
-    assert decision.body["differs"] == ["version", "weights"]
+    assert decision.body["differs"] == ["recipe", "weights"]
     assert len(seals.sealed(ws, ledger.LOOKED)) == value.look
 
 
@@ -122,6 +123,21 @@ def test_a_rerun_after_a_crash_goes_on_after_the_last_look(ws, suite, add, monke
     assert value.look > 2
     # sessions of the second process measured only what the looks after the crash added
     assert all(count <= 100 for _, count in scripted_harness.ASKED[before:])
+
+
+def test_samples_that_failed_are_measured_again_and_nothing_else(ws, suite, add):
+    base, good = add("base", 600), add("good", 700)
+    path = suite()
+    gating.evaluate(ws, base, path)
+    scripted_harness.BROKEN.update(TEXTS[::10])
+    broken = gating.run(ws, good, path, baseline=base.id)[1]
+    assert (broken.verdict, looks(ws)) == ("INVALID", [])
+    scripted_harness.BROKEN.clear()
+    scripted_harness.ASKED.clear()
+    value = gating.run(ws, good, path, baseline=base.id)[1]
+    assert (value.verdict, value.look) == ("PASS", looks(ws)[-1][1])
+    asked = [count for _, count in scripted_harness.ASKED]
+    assert sum(asked) <= 160 + 100 * (value.look - 1)  # the lost ones, of the control too, and what later looks add
 
 
 def test_a_crash_between_ledger_and_record_is_finished_without_another_look(ws, suite, add, monkeypatch):

@@ -9,11 +9,14 @@ from typing import Any
 
 from evals.harness.protocol import Bench, Planned, Task
 from evals.loaders import load_documents
-from evals.samples import Row, make_sample
+from evals.samples import Row, Sample, make_sample
 from evals.targets import WeightsTarget
 
 ASKED: list[tuple[str, int]] = []
 """(KPI, how many samples) of each measurement, so that a test can see what was asked."""
+
+BROKEN: set[str] = set()
+"""Texts whose answer gets lost: their rows are errors."""
 
 
 class Scripted:
@@ -47,13 +50,12 @@ class _Session:
             known = {sample.id: sample for sample in task.instrument.samples}
             kpi = task.instrument.kpi.id
             ASKED.append((kpi, len(task.ids)))
-            yield (
-                kpi,
-                [
-                    Row(name, kpi, 0, float(known[name].input in self.right), 1.0, known[name].cluster)
-                    for name in task.ids
-                ],
-            )
+            yield kpi, [self.row(kpi, known[name]) for name in task.ids]
+
+    def row(self, kpi: str, sample: Sample) -> Row:
+        lost = sample.input in BROKEN
+        value = float("nan") if lost else float(sample.input in self.right)
+        return Row(sample.id, kpi, 0, value, 1.0, sample.cluster, "the answer got lost" if lost else "")
 
     def close(self) -> None:
         pass
