@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +33,13 @@ def run(
     baseline: str | None = None,
     actor: str | None = None,
     passphrase: bytes | None = None,
+    announce: Callable[[Case], None] = lambda case: None,
     progress: Progress = silent,
 ) -> tuple[Asset, Decision]:
     """Evaluate look by look, controls included, until the verdict stands; return the recorded decision and its value.
 
     What an earlier run measured and looked at is taken up where it ended; a test that is over is repeated as it was.
+    `announce` is told of a case that is about to be measured.
 
     Raises as `evaluate` and `decide` do.
     """
@@ -51,6 +53,7 @@ def run(
     screening = _screen(ws, case, progress)
     if case.over:
         return _finish(ws, case, screening)
+    announce(case)
     with _evaluations(ws, case, suite_path, passphrase, progress) as evaluations:
         _measure_controls(ws, case, suite_path, passphrase, progress)
         while True:

@@ -36,7 +36,7 @@ def run(session: Session, version: str, suite: Path, baseline: str | None, dry_r
     """
     from evals.budget import estimate
     from governance import candidates, gating, ledger
-    from governance.case import open_case
+    from governance.case import Case, open_case
 
     asset = candidates.candidate_of(session.ws, version, actor=session.actor("evaluate", version))
     if dry_run:
@@ -45,9 +45,13 @@ def run(session: Session, version: str, suite: Path, baseline: str | None, dry_r
         said = {**ledger.describe(case.spec, case.standing), "estimate": cost.to_plain()}
         session.emit(said, [*ledger.describe_lines(case.spec, case.standing), *cost.render_lines()])
         return
+
+    def announce(case: Case) -> None:
+        session.say("\n".join(estimate(session.ws, case.suite, case.instruments).render_lines()))
+
     decision, value = gating.run(
         session.ws, asset, suite, baseline=baseline, actor=session.as_name, passphrase=session.passphrase,
-        progress=session.progress,
+        announce=announce, progress=session.progress,
     )  # fmt: skip
     session.emit(decision, [*gating.render(session.ws, decision, value), f"decision {decision.id[7:19]}"])
     session.exit(value.exit_code)
