@@ -52,7 +52,8 @@ def _row(spec: SuiteSpec, kpi: Kpi, first: Results, second: Results, rows: tuple
     level = spec.gate.level
     described = kpi if kpi.needs_baseline else kpi.model_copy(update={"rule": _ADVISORY})
     found = assess(described, evidence, level, "baseline")  # a floor or limit asks nothing of a difference
-    change = kpi.sign * (evidence.candidate.values - evidence.baseline.values)
+    # In the metric's own unit: bits per byte, not the bits of a sample.
+    change = kpi.sign * (evidence.candidate.values - evidence.baseline.values) / evidence.candidate.weights
     needed = None
     if kpi.needs_baseline and min(found.p_pass, found.p_fail) > level:
         needed = more_samples(kpi, evidence, found.figures.bound, level, spec.gate.power)
@@ -131,8 +132,8 @@ def _items(evidence: Evidence, change: Array, tables: list[Any], turn: int = 1) 
         found.append(
             Item(
                 name,
-                first=float(evidence.candidate.values[index]),
-                second=float(evidence.baseline.values[index]),
+                first=float(evidence.candidate.values[index] / evidence.candidate.weights[index]),
+                second=float(evidence.baseline.values[index] / evidence.baseline.weights[index]),
                 difference=float(change[index]),
                 asked=shown.get("asked", ""),
                 wanted=shown.get("wanted", ""),

@@ -28,6 +28,19 @@ def test_a_table_row_holds_means_difference_interval_and_worst_items():
     assert (row.regressions, row.improvements, len(row.worst)) == (20, 0, 10)
 
 
+def test_items_of_a_ratio_metric_are_in_its_own_unit():
+    """A long text that got a little worse is not worse than a short one that got much worse."""
+    bits, sizes = np.full(60, 2.0), np.where(np.arange(60) == 0, 1000.0, 10.0)
+    first = bits * sizes
+    first[0], first[1] = 2.1 * 1000.0, 3.0 * 10.0
+    fields = kpi(task="bits_per_byte", direction="lower", samples=60)
+    new, old = (results(name, accuracy=column(values, weights=sizes)) for name, values in
+                (("new", first), ("old", bits * sizes)))  # fmt: skip
+    worst = compare(suite(fields), new, old).rows[0].worst
+    assert [(item.first, item.second) for item in worst] == [(3.0, 2.0), (2.1, 2.0)]
+    assert worst[0].difference == pytest.approx(-1.0)
+
+
 def test_an_open_question_says_how_many_more_samples():
     found = table(BASE - (np.arange(N) < 18) * BASE)
     assert found.rows[0].more_samples > 0
