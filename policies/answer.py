@@ -65,15 +65,20 @@ class Ledger:
         spoken = [channel for channel in sorted(self.released) if channel[1] in MAIN]
         return "".join(self.released[spoken[0]]) if spoken else ""
 
-    def signals(self, key: bytes) -> dict[str, Any]:
+    def signals(self, key: bytes, *, described: bool = True) -> dict[str, Any]:
         """Return the released answer in numbers: its traits, tool calls, those whose arguments are no JSON object.
 
-        The mean log probability of its tokens is there where the engine says it.
+        The mean log probability of its tokens is there where the engine says it; the traits only if it is `described`.
         """
         said = {} if self.mean_logprob is None else {"mean_logprob": self.mean_logprob}
         calls = ["".join(texts) for (_, name), texts in self.released.items() if name.startswith("tool:")]
         errors = sum(not _is_object(call) for call in calls)
-        return {"output": describe(self.main, key), "tool_calls": len(calls), "tool_errors": errors, **said}
+        return {
+            "output": describe(self.main, key) if described else {},
+            "tool_calls": len(calls),
+            "tool_errors": errors,
+            **said,
+        }
 
     def digest(self, key: bytes) -> str:
         """Return the keyed hash of all that was released; equal for streamed and whole answers of equal text."""

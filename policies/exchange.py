@@ -7,6 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from policies.answer import Ledger
 from policies.authorize import Caller
@@ -21,6 +22,10 @@ _serial = iter(range(1 << 62))
 def new_receipt() -> str:
     """Return a request id: unique across processes, and cheap."""
     return f"hr-{_process}{next(_serial):08x}"
+
+
+DESCRIBED_EVERY = 8
+"""Of so many requests one has its texts described: drawn by its id, so that no rhythm of the traffic decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,12 @@ class Exchange:
             state.update(text.encode("utf-8", "surrogatepass"))
         self.input_chars = sum(map(len, texts))
         self.input_hash = f"blake2b:{state.hexdigest()}"
-        self.input_traits = describe(texts[-1], key) if texts else {}
+        self.input_traits = describe(texts[-1], key) if texts and self.described else {}
+
+    @property
+    def described(self) -> bool:
+        """Whether the texts of this request are described in its decision."""
+        return crc32(self.request_id.encode()) % DESCRIBED_EVERY == 0
 
     def note_sampling(self, request: Generating) -> None:
         """Keep how repeatable the answer is: greedy, seeded or sampled (batching can still move near-ties)."""
@@ -120,7 +130,7 @@ class Exchange:
             "input_hash": self.input_hash,
             "output_hash": ledger.digest(key) if ledger.released else "",
             "determinism": self.determinism,
-            "signals": {"input": self.input_traits, **ledger.signals(key)},
+            "signals": {"input": self.input_traits, **ledger.signals(key, described=self.described)},
         }
 
     def intent(self, served: Served) -> dict[str, Any]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from policies import exchange
 from policies.answer import Ledger
 from tests.policies.asking import chat, client, post, streamed
 from tests.policies.running import Running
 from tests.stubs.engine import Script
+
+
+@pytest.fixture(autouse=True)
+def every_request_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "DESCRIBED_EVERY", 1)
+
 
 SAID = ["The answer is in the file ", "that you have read, and it is not long."]
 
@@ -38,6 +47,17 @@ def test_a_blocked_request_has_no_output_to_speak_of(run: Running) -> None:
     signals = run.decisions(1)[0]["signals"]
     assert signals["output"] == {}
     assert signals["input"]["script"] == "latin"
+
+
+def test_one_request_in_so_many_is_described_whatever_the_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "DESCRIBED_EVERY", 8)
+    requests = [exchange.Exchange("chat") for _ in range(2_000)]
+    for request in requests:
+        request.note_input(["a text that is long enough to be described"], b"key")
+    for every in (1, 2, 8):  # a client that asks in turn with others
+        part = requests[::every]
+        share = sum(bool(request.input_traits) for request in part) / len(part)
+        assert 0.05 < share < 0.25
 
 
 def test_a_tool_call_whose_arguments_are_no_object_is_an_error() -> None:
