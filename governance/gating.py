@@ -155,8 +155,20 @@ def render(ws: Workspace, decision: Asset, value: Decision) -> list[str]:
 
 
 def replay(ws: Workspace, candidate: Asset, suite_path: Path, *, actor: str) -> tuple[Asset, Decision] | None:
-    """Return the recorded decision that ended a candidate's tests under this very suite, or None."""
-    return recorded(ws, open_case(ws, candidate, suite_path, actor=actor))
+    """Return the newest decision on a candidate under this very suite if it is PASS or FAIL, or None: judged is judged.
+
+    Whom it was compared with does not matter: a baseline that has moved on since is no reason to judge again.
+    """
+    import msgspec
+
+    from evals.decision import Decision
+    from evals.evaluate import register_suite
+
+    suite = register_suite(ws, suite_path, actor)
+    for found in reversed(ws.assets("decision")):
+        if (found.body["candidate"], found.body["suite"]) == (candidate.id, suite.id):
+            return (found, msgspec.convert(found.body["report"], Decision)) if found.body["verdict"] in FINAL else None
+    return None
 
 
 def _blocked(ws: Workspace, case: Case) -> tuple[Asset, Decision] | None:

@@ -98,6 +98,7 @@ def test_what_is_over_is_repeated_and_asks_nothing(ws, suite, add):
     assert again[1] == first[1]
     assert (scripted_harness.ASKED, looks(ws)) == (asked, taken)
     assert gating.decide(ws, good, path, baseline=base.id)[0].id == first[0].id
+    assert gating.replay(ws, good, path, actor="evaluator") == first  # a pipeline asks no more, whoever is baseline now
 
 
 def test_a_rerun_after_a_crash_goes_on_after_the_last_look(ws, suite, add, monkeypatch):
