@@ -96,9 +96,10 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
     from policies.authorize import Authorizer, ModelState
     from policies.bundle import compile_bundle, load
     from policies.callers import Callers, hash_secret
+    from policies.desk import Desk, Front
     from policies.engine import Enforcer
     from policies.exchange import Served
-    from policies.gateway import Desk, Gateway
+    from policies.gateway import Gateway
     from policies.listener import Listener, bind, settled_memory
     from policies.upstream import Upstream
     from registry.journal import Journal
@@ -112,11 +113,12 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
     served = Served("prod", "model", "engine", "sha256:c", "sha256:cert", bundle.digest)
     desk = Desk(
         served, ModelState("model", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
-        Authorizer(bundle), Callers(lambda: [row]), Upstream(uds), decisions, os.urandom(32),
+        Authorizer(bundle), Upstream(uds),
     )  # fmt: skip
+    front = Front(Callers(lambda: [row]), decisions, os.urandom(32))
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has drained
     with settled_memory():
-        Listener(Gateway(desk), bind("127.0.0.1", port), drain_s=5).run()
+        Listener(Gateway(front, [desk]), bind("127.0.0.1", port), drain_s=5).run()
     decisions.close()
 
 

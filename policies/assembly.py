@@ -20,10 +20,11 @@ from policies.authorize import Authorizer, ModelState
 from policies.bundle import compile_bundle, load
 from policies.callers import Callers
 from policies.compiled import CompiledCache
+from policies.desk import Desk, Front
 from policies.engine import Enforcer
 from policies.engines.folder import refuse_adapter
 from policies.exchange import Served
-from policies.gateway import Desk, Gateway
+from policies.gateway import Gateway
 from policies.generation import PATHS
 from policies.guards import GuardWorker
 from policies.listener import is_loopback
@@ -121,8 +122,8 @@ def assemble(
         _system_prompt(candidate), _defaults(candidate),
     )  # fmt: skip
     model = ModelState(plan.name, candidate.id, found.certificate, found.status)
-    desk = Desk(served, model, enforcer, Authorizer(bundle), callers, upstream, decisions, hash_key(ws), guards)
-    return Gateway(desk), handle
+    desk = Desk(served, model, enforcer, Authorizer(bundle), upstream, guards)
+    return Gateway(Front(callers, decisions, hash_key(ws)), [desk]), handle
 
 
 def _start_engine(kind: str, weights: Path, uds: Path, logs: Path, plan: Plan) -> EngineHandle:

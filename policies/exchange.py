@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from policies.answer import Ledger
@@ -14,6 +14,9 @@ from policies.authorize import Caller
 from policies.refusal import Refusal
 from policies.request import Generating
 from registry.traits import describe
+
+if TYPE_CHECKING:
+    from policies.desk import Desk
 
 _process = secrets.token_hex(5)
 _serial = iter(range(1 << 62))
@@ -48,9 +51,11 @@ class Served:
 
 @dataclass(slots=True)
 class Exchange:
-    """The facts of one request; `decision` is its record. `streamed` is set once the first byte of a stream left."""
+    """The facts of one request; `decision` is its record. `sending` is set once the first byte of a stream left."""
 
     surface: str
+    served: Served
+    desk: Desk | None = None
     request_id: str = field(default_factory=new_receipt)
     started: float = field(default_factory=time.perf_counter)
     caller: Caller | None = None
@@ -67,6 +72,11 @@ class Exchange:
     gone: bool = False
     sending: bool = False
     logged: bool = False
+
+    def seat(self, desk: Desk) -> None:
+        """Bring the request to the desk that decides it; the gateway lets it go."""
+        self.desk, self.served = desk, desk.served
+        desk.active += 1
 
     def hit(self, rules: list[str] | tuple[str, ...]) -> None:
         """Note deciding rules, each once."""
@@ -105,9 +115,9 @@ class Exchange:
         """Seconds since the request arrived."""
         return time.perf_counter() - self.started
 
-    def decision(self, served: Served, key: bytes) -> dict[str, Any]:
+    def decision(self, key: bytes) -> dict[str, Any]:
         """Return the body of the `gateway.decision` event."""
-        ledger = self.ledger
+        ledger, served = self.ledger, self.served
         usage = ledger.usage
         return {
             "endpoint": served.endpoint,
@@ -133,13 +143,13 @@ class Exchange:
             "signals": {"input": self.input_traits, **ledger.signals(key, described=self.described)},
         }
 
-    def intent(self, served: Served) -> dict[str, Any]:
+    def intent(self) -> dict[str, Any]:
         """Return the body of the `gateway.intent` event."""
         return {
-            "endpoint": served.endpoint,
+            "endpoint": self.served.endpoint,
             "request_id": self.request_id,
             "principal": self.caller.name if self.caller else "",
             "model": self.model,
-            "certificate": served.certificate,
+            "certificate": self.served.certificate,
             "input_hash": self.input_hash,
         }

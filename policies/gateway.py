@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from policies import surfaces
-from policies.audit import DecisionLog, JournalDown
-from policies.authorize import Authorizer, Caller, ModelState
-from policies.callers import Callers
-from policies.engine import Enforcer
+from policies.audit import JournalDown
+from policies.authorize import Caller
+from policies.desk import Desk, Front
 from policies.exchange import Exchange, Served
-from policies.generation import Generation, GuardRunner
-from policies.limits import Limits
-from policies.metrics import Metrics
+from policies.generation import Generation
 from policies.refusal import Refusal, engine_broken, engine_down, internal, log_down
-from policies.upstream import Call, CallClosed, Upstream, UpstreamBroken, UpstreamDown
+from policies.upstream import Call, CallClosed, UpstreamBroken, UpstreamDown
 
 log = logging.getLogger(__name__)
 
@@ -44,48 +40,47 @@ ROUTES = {
 SURFACES = {"/v1/chat/completions": "chat", "/v1/completions": "completions"}
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Bytes of a body, seconds to receive it, seconds of a whole request, bytes of a whole answer."""
-
-    body_bytes: int = 1 << 20
-    body_s: float = 30.0
-    request_s: float = 600.0
-    answer_bytes: int = 16 << 20
-
-
-@dataclass(slots=True)
-class Desk:
-    """What a request needs. `hash_key` keys the log's hashes of text; `guards` are validators by surface."""
-
-    served: Served
-    model: ModelState
-    enforcer: Enforcer
-    authorizer: Authorizer
-    callers: Callers
-    upstream: Upstream
-    decisions: DecisionLog
-    hash_key: bytes
-    guards: Mapping[str, GuardRunner] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    metrics: Metrics = field(default_factory=Metrics)
-    bounds: Bounds = field(default_factory=Bounds)
-
-
 class Gateway:
-    """The ASGI application. `closed` holds why everything is refused: engine gone, certificate withdrawn."""
+    """The ASGI application: a front, and a desk for each model name that callers may ask for."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.closed: dict[str, str] = {}
-        self.injected = desk.enforcer.decode_fields({})
-        certificate = desk.served.certificate.encode("ascii")
-        self._stamp = [(b"x-hallmark-certificate", certificate)] if certificate else []
+    def __init__(self, front: Front, desks: Sequence[Desk]) -> None:
+        self.front = front
+        self._name = desks[0].served.endpoint
+        self._desks: dict[str, Desk] = {}
+        for desk in desks:
+            self.open(desk)
+
+    @property
+    def desks(self) -> list[Desk]:
+        """The desks that take requests, the first one first."""
+        return list(self._desks.values())
 
     @property
     def ready(self) -> bool:
-        """Whether requests can be answered: engine up, certificate in force, decisions reach the disk."""
-        return not self.closed and self.desk.decisions.healthy
+        """Whether requests can be answered: an engine is up, its certificate in force, decisions reach the disk."""
+        return self.front.decisions.healthy and any(not desk.closed for desk in self._desks.values())
+
+    def find(self, model: str) -> Desk | None:
+        """Return the desk of a model name."""
+        return self._desks.get(model)
+
+    def open(self, desk: Desk) -> Desk | None:
+        """Let a desk take every request from now on for its model; return the one it replaces, to be drained."""
+        before = self._desks.get(desk.served.model)
+        self._desks[desk.served.model] = desk
+        self._settle()
+        return before
+
+    def shut(self, model: str) -> Desk | None:
+        """Take no more requests for a model; return its desk, to be drained."""
+        before = self._desks.pop(model, None)
+        self._settle()
+        return before
+
+    def _settle(self) -> None:
+        """Set what a request is logged under before its model is known: the only desk's release, or none."""
+        only = self.desks[0] if len(self._desks) == 1 else None
+        self._unplaced = only.served if only else Served(self._name, "", "", "", "", "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; every other kind of connection is refused."""
@@ -97,12 +92,14 @@ class Gateway:
         if path in ("/health", "/ready") and scope["method"] == "GET":
             await self._probe(path, send)
             return
-        exchange = Exchange(SURFACES.get(path) or ("models" if path == "/v1/models" else "other"))
-        self.desk.metrics.active += 1
+        exchange = Exchange(SURFACES.get(path) or ("models" if path == "/v1/models" else "other"), self._unplaced)
+        self.front.metrics.active += 1
         try:
             await self._guarded(exchange, scope, receive, send)
         finally:
-            self.desk.metrics.active -= 1
+            self.front.metrics.active -= 1
+            if exchange.desk is not None:
+                exchange.desk.active -= 1
             if not exchange.logged:  # cancelled by shutdown, or the answer could not be written
                 exchange.finish = exchange.finish or "aborted"
                 self._log(exchange)
@@ -138,27 +135,24 @@ class Gateway:
             raise Refusal(404, "unknown_route", "no such route on this endpoint")
         if scope["method"] != method:
             raise Refusal(405, "method_not_allowed", f"this route takes {method}")
-        caller = exchange.caller = self.desk.callers.identify(headers.authorization)
+        caller = exchange.caller = self.front.callers.identify(headers.authorization)
         if path == "/metrics":
-            page = self.desk.metrics.render(
-                engine_up="engine" not in self.closed, log_waiting=self.desk.decisions.waiting
-            )
+            up = any("engine" not in desk.closed for desk in self._desks.values())
+            page = self.front.metrics.render(engine_up=up, log_waiting=self.front.decisions.waiting)
             exchange.logged = True  # a scrape is no decision
             await self._send(send, 200, page, [(b"content-type", b"text/plain; version=0.0.4")])
             return
-        if self.closed:
-            raise engine_down("; ".join(self.closed.values()))
-        if not self.desk.decisions.healthy:
+        if not self.front.decisions.healthy:
             raise JournalDown
         if path == "/v1/models":
             await self._models(exchange, caller, send)
             return
         body = await self._body(headers, receive)
-        generation = Generation(self.desk, exchange, caller, self.injected)
+        generation = Generation(self.front, self.find, exchange, caller)
         call = await generation.prepare(body)
         watch = asyncio.ensure_future(_gone(receive))
         watch.add_done_callback(lambda done: None if done.cancelled() else generation.leave())
-        timer = asyncio.get_running_loop().call_later(self.desk.bounds.request_s, generation.expire)
+        timer = asyncio.get_running_loop().call_later(self.front.bounds.request_s, generation.expire)
         try:
             if generation.streams:
                 await self._stream(exchange, generation, call, send)
@@ -189,21 +183,22 @@ class Gateway:
         await send({"type": "http.response.start", "status": 200, "headers": head})
 
     async def _models(self, exchange: Exchange, caller: Caller, send: Send) -> None:
-        desk = self.desk
-        desk.limits.take(caller)
-        decision = desk.authorizer.decide(caller, "models", desk.model, {})
+        """List the models this caller may ask for."""
+        self.front.limits.take(caller)
         listed = []
-        if decision.allowed:
-            exchange.model = desk.served.model
-            listed = [{"id": desk.served.model, "object": "model", "created": 0, "owned_by": "hallmark"}]
-        exchange.hit(decision.reasons)
+        for desk in self._desks.values():
+            decision = desk.authorizer.decide(caller, "models", desk.model, {})
+            exchange.hit(decision.reasons)
+            if decision.allowed and not desk.closed:
+                listed.append({"id": desk.served.model, "object": "model", "created": 0, "owned_by": "hallmark"})
+        exchange.model = str(listed[0]["id"]) if len(listed) == 1 else ""
         await self._conclude(exchange)
         body = surfaces.encode({"object": "list", "data": listed})
         await self._send(send, 200, body, [JSON, *self._receipt(exchange)])
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Return the body; refuses what is too large, too slow or not plain JSON."""
-        limit = self.desk.bounds.body_bytes
+        limit = self.front.bounds.body_bytes
         if headers.content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise Refusal(415, "unsupported_media_type", "send `Content-Type: application/json`")
         if headers.content_encoding:
@@ -219,7 +214,7 @@ class Gateway:
             return body
         data = bytearray(message.get("body", b""))
         try:
-            async with asyncio.timeout(self.desk.bounds.body_s):
+            async with asyncio.timeout(self.front.bounds.body_s):
                 while message["type"] == "http.request" and message.get("more_body", False) and len(data) <= limit:
                     message = await receive()
                     data += message.get("body", b"")
@@ -266,15 +261,18 @@ class Gateway:
         if exchange.logged:
             return None
         exchange.logged = True
-        desk = self.desk
-        desk.metrics.count(exchange.surface, exchange.action, exchange.status, exchange.seconds())
+        front = self.front
+        front.metrics.count(exchange.surface, exchange.action, exchange.status, exchange.seconds())
         usage = exchange.ledger.usage
         if usage is not None:
-            desk.metrics.tokens(usage.prompt_tokens, usage.completion_tokens or 0)
-        return desk.decisions.outcome(exchange.request_id, exchange.decision(desk.served, desk.hash_key))
+            front.metrics.tokens(usage.prompt_tokens, usage.completion_tokens or 0)
+        for observer in front.observers:
+            observer.decided(exchange)
+        return front.decisions.outcome(exchange.request_id, exchange.decision(front.hash_key))
 
     def _receipt(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        return [(b"x-hallmark-receipt", exchange.request_id.encode()), *self._stamp]
+        stamp = exchange.desk.stamp if exchange.desk is not None else ()
+        return [(b"x-hallmark-receipt", exchange.request_id.encode()), *stamp]
 
     async def _send(self, send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         length = (b"content-length", str(len(body)).encode())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 import orjson
@@ -12,15 +12,14 @@ import orjson
 from policies import surfaces
 from policies.answer import Ledger, StreamedAnswer, enforce_whole, release_whole, rule_ids
 from policies.exchange import Exchange
-from policies.refusal import Refusal, blocked
+from policies.refusal import Refusal, blocked, engine_down
 from policies.request import ChatRequest, Generating, Message, constraint, decode, encode, rewrite
 from policies.upstream import Call, UpstreamBroken
 from registry.errors import Refused
 
 if TYPE_CHECKING:
     from policies.authorize import Action, Caller
-    from policies.gateway import Desk
-    from policies.guards import GuardOutcome
+    from policies.desk import Desk, Front, GuardRunner
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 ACTIONS: dict[str, Action] = {"chat": "chat", "completions": "complete"}
@@ -29,21 +28,16 @@ GUARD_SECONDS = 120.0
 """The rules' own deadlines are shorter; this one ends a queue."""
 
 
-class GuardRunner(Protocol):
-    """Validators that see a whole text before any of it leaves (guards.GuardWorker is one)."""
-
-    async def validate(self, text: str, deadline_s: float) -> GuardOutcome:
-        """Return the outcome; fails closed at the deadline."""
-
-
 class Generation:
     """Carries one exchange through the engine. `leave` and `expire` may come at any time and stop the engine's work."""
 
-    def __init__(self, desk: Desk, exchange: Exchange, caller: Caller, injected: dict[str, Any]) -> None:
-        self.desk, self.exchange, self.caller, self._injected = desk, exchange, caller, injected
+    desk: Desk
+
+    def __init__(self, front: Front, find: Callable[[str], Desk | None], exchange: Exchange, caller: Caller) -> None:
+        self.front, self.exchange, self.caller, self._find = front, exchange, caller, find
         self.streams = False
         self.end = surfaces.DONE
-        self._guards = desk.guards.get(exchange.surface)
+        self._guards: GuardRunner | None = None
         self._call: Call | None = None
         self._tools: frozenset[str] = frozenset()
         self._include_usage = False
@@ -52,12 +46,11 @@ class Generation:
 
     async def prepare(self, body: bytes) -> Call:
         """Check the request, log the intent, and return the call that is ready to start; raises Refusal."""
-        desk, exchange = self.desk, self.exchange
+        front, exchange = self.front, self.exchange
         request = decode(exchange.surface, body)
         exchange.model = request.model[:64]
-        desk.limits.take(self.caller)
-        if request.model != desk.served.model:
-            raise Refusal(404, "model_not_found", "no such model on this endpoint", param="model")
+        front.limits.take(self.caller)
+        desk = self._place(request.model)
         self._authorize(request)
         self._check_input(request)
         self.streams = request.stream
@@ -68,14 +61,26 @@ class Generation:
                 request.messages.insert(0, Message(role="system", content=desk.served.system_prompt))
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
-        salt = hashlib.blake2b(self.caller.name.encode(), key=desk.hash_key, digest_size=16).hexdigest()
-        upstream_body = encode(request, desk.served.engine_model, desk.served.defaults, self._injected, salt)
+        salt = hashlib.blake2b(self.caller.name.encode(), key=front.hash_key, digest_size=16).hexdigest()
+        upstream_body = encode(request, desk.served.engine_model, desk.served.defaults, desk.injected, salt)
         exchange.note_sampling(request)
-        intent = desk.decisions.intent(exchange.request_id, exchange.intent(desk.served))
+        intent = front.decisions.intent(exchange.request_id, exchange.intent())
         if intent is not None:
             await intent
         self._call = desk.upstream.call("POST", PATHS[exchange.surface], upstream_body)
         return self._call
+
+    def _place(self, model: str) -> Desk:
+        """Bring the request to the desk of its model; raises Refusal when there is none, or it is closed."""
+        desk = self._find(model)
+        if desk is None:
+            raise Refusal(404, "model_not_found", "no such model on this endpoint", param="model")
+        if desk.closed:
+            raise engine_down("; ".join(desk.closed.values()))
+        self.desk = desk
+        self.exchange.seat(desk)
+        self._guards = desk.guards.get(self.exchange.surface)
+        return desk
 
     def _authorize(self, request: Generating) -> None:
         """Ask Cedar; a caller's own decode-time constraint is part of the question, and must not meet a rule's."""
@@ -113,7 +118,7 @@ class Generation:
             return piece.text
 
         rewrite(request, check)
-        self.exchange.note_input(texts, self.desk.hash_key)
+        self.exchange.note_input(texts, self.front.hash_key)
         if stopped:
             raise blocked(list(dict.fromkeys(stopped)), "request")
 
@@ -174,7 +179,7 @@ class Generation:
 
     async def _whole_answer(self, call: Call) -> surfaces.Whole:
         await self._started(call)
-        data = await call.read(self.desk.bounds.answer_bytes)
+        data = await call.read(self.front.bounds.answer_bytes)
         try:
             answer = surfaces.read_whole(self.exchange.surface, data, self.exchange.request_id, self.desk.served.model)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -80,7 +80,7 @@ class RunningEndpoint:
         if on_ready is not None:
             work.append(lambda: _announce(listener, url, on_ready))
         listener = self._listener = Listener(self._gateway, bound, background=work)
-        served = self._gateway.desk.served
+        served = self._gateway.desks[0].served
         facts = {"url": url, "candidate": served.candidate, "certificate": served.certificate, "bundle": served.bundle,
                  "engine": self._verified.candidate.engine, "engine_version": own_version(self._handle),
                  "packages": self._handle.version, "permit": self._plan.permit or ""}  # fmt: skip
@@ -89,8 +89,8 @@ class RunningEndpoint:
         try:
             listener.run()
         finally:
-            drained = self._gateway.desk.decisions.close()
-            decided = self._gateway.desk.metrics.decided
+            drained = self._gateway.front.decisions.close()
+            decided = self._gateway.front.metrics.decided
             self._ws.record(
                 "endpoint.stopped", self._plan.name, {"decisions": decided, "drained": drained}, actor=actor
             )
@@ -100,7 +100,7 @@ class RunningEndpoint:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             if not self._handle.alive():
-                self._gateway.closed["engine"] = "the engine has stopped"
+                self._gateway.desks[0].closed["engine"] = "the engine has stopped"
                 log.error("the engine of `%s` has stopped: every request is refused", self._plan.name)
                 return
 
@@ -108,7 +108,7 @@ class RunningEndpoint:
         """Notice new and revoked keys."""
         while True:
             await asyncio.sleep(CALLERS_SECONDS)
-            await asyncio.to_thread(self._gateway.desk.callers.reload)
+            await asyncio.to_thread(self._gateway.front.callers.reload)
 
     async def _watch_proof(self) -> None:
         """Close the endpoint when its certificate stops holding or names something else, or its permit ends."""
@@ -119,9 +119,9 @@ class RunningEndpoint:
             await asyncio.sleep(max(0.1, left))
             reason = await asyncio.to_thread(self._withdrawn)
             if not reason:
-                self._gateway.closed.pop("proof", None)
+                self._gateway.desks[0].closed.pop("proof", None)
                 continue
-            self._gateway.closed["proof"] = reason
+            self._gateway.desks[0].closed["proof"] = reason
             log.error("`%s` is withdrawn: %s", self._plan.name, reason)
             if self._plan.permit is not None and self._listener is not None:
                 self._listener.stop()
@@ -135,7 +135,7 @@ class RunningEndpoint:
             return error.message
         except Locked as error:
             log.warning("cannot verify `%s` now, trying again: %s", self._plan.name, error)
-            return self._gateway.closed.get("proof", "")
+            return self._gateway.desks[0].closed.get("proof", "")
         except Exception:  # what cannot be verified is not served
             log.exception("cannot verify `%s`", self._plan.name)
             return "its proof cannot be verified"

@@ -21,7 +21,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def run(shared: Running) -> Running:
     """The shared gateway with a clean slate."""
     shared.engine.script = Script()
-    until(lambda: shared.gateway.desk.decisions.waiting == 0)
+    until(lambda: shared.gateway.front.decisions.waiting == 0)
     shared.engine.requests.clear()
     shared.log.records.clear()
     return shared

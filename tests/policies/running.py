@@ -16,9 +16,10 @@ from policies.audit import DecisionLog
 from policies.authorize import Authorizer, ModelState
 from policies.bundle import Bundle, compile_bundle, load
 from policies.callers import Callers, create_key
+from policies.desk import Bounds, Desk, Front
 from policies.engine import Enforcer
 from policies.exchange import Served
-from policies.gateway import Bounds, Desk, Gateway
+from policies.gateway import Gateway
 from policies.listener import Listener, bind, url_of
 from policies.upstream import Upstream
 from tests.stubs.engine import FakeEngine
@@ -81,6 +82,11 @@ class Running:
     log: Written
     keys: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def desk(self) -> Desk:
+        """The one desk."""
+        return self.gateway.desks[0]
+
     def decisions(self, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
         """Return the decisions once there are `count` of them."""
         until(lambda: len(self.log.of("gateway.decision")) >= count, seconds)
@@ -122,10 +128,10 @@ def gateway_running(
     with FakeEngine(folder / "engine.sock") as engine:
         desk = Desk(
             served, ModelState("stdlib", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
-            Authorizer(bundle), Callers(lambda: rows), Upstream(engine.uds), log, b"key" * 8, guards=guards or {},
-            bounds=bounds or Bounds(),
+            Authorizer(bundle), Upstream(engine.uds), guards or {},
         )  # fmt: skip
-        gateway = Gateway(desk)
+        front = Front(Callers(lambda: rows), log, b"key" * 8, bounds=bounds or Bounds())
+        gateway = Gateway(front, [desk])
         bound = bind("127.0.0.1", 0)
         listener = Listener(gateway, bound, drain_s=5)
         thread = threading.Thread(target=listener.run, daemon=True)

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from policies.answer import StreamedAnswer
-from policies.gateway import Bounds
+from policies.desk import Bounds
 from policies.guards import GuardOutcome
 from tests.policies.asking import ASK, HTTP, chat, client, post, raw, streamed
 from tests.policies.running import SECRET, Running, gateway_running, until
@@ -128,7 +128,7 @@ def test_engine_gone_means_503_and_not_ready(tmp_path: Path) -> None:
         assert HTTP.get(f"{run.url}/ready").status_code == 200
         run.engine.stop()
         assert post(run, chat()).status_code == 503
-        run.gateway.closed["engine"] = "the engine has stopped"
+        run.desk.closed["engine"] = "the engine has stopped"
         assert HTTP.get(f"{run.url}/ready").status_code == 503
         assert HTTP.get(f"{run.url}/health").status_code == 200
         reply = post(run, chat())
@@ -146,7 +146,7 @@ def test_a_log_that_cannot_be_written_refuses_and_recovers(tmp_path: Path) -> No
     with gateway_running(tmp_path) as run:
         run.log.broken = True
         assert post(run, chat()).status_code == 200  # its record is queued, not lost
-        until(lambda: not run.gateway.desk.decisions.healthy)
+        until(lambda: not run.gateway.front.decisions.healthy)
         assert post(run, chat()).json()["error"]["code"] == "log_unavailable"
         assert HTTP.get(f"{run.url}/ready").status_code == 503
         run.log.broken = False
@@ -236,8 +236,8 @@ def test_a_failure_of_ours_denies_and_tells_nothing(run: Running, monkeypatch: p
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("the secret inside")
 
-    for part, name in ((run.gateway.desk.enforcer, "check_input"), (run.gateway.desk.enforcer, "check_output"),
-                       (run.gateway.desk.limits, "take")):  # fmt: skip
+    for part, name in ((run.desk.enforcer, "check_input"), (run.desk.enforcer, "check_output"),
+                       (run.gateway.front.limits, "take")):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(type(part), name, broken)
             reply = post(run, chat())

@@ -51,7 +51,7 @@ def test_a_blocked_request_has_no_output_to_speak_of(run: Running) -> None:
 
 def test_one_request_in_so_many_is_described_whatever_the_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "DESCRIBED_EVERY", 8)
-    requests = [exchange.Exchange("chat") for _ in range(2_000)]
+    requests = [exchange.Exchange("chat", exchange.Served("prod", "m", "e", "c", "x", "b")) for _ in range(2_000)]
     for request in requests:
         request.note_input(["a text that is long enough to be described"], b"key")
     for every in (1, 2, 8):  # a client that asks in turn with others
