@@ -1,0 +1,83 @@
+"""What a request is decided with: the front of the endpoint, shared by all, and one desk for each release it serves.
+
+A desk is replaced whole when its release changes: requests that it took in end with it, later ones meet the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from policies.limits import Limits
+from policies.metrics import Metrics
+
+if TYPE_CHECKING:
+    from policies.audit import DecisionLog
+    from policies.authorize import Authorizer, ModelState
+    from policies.callers import Callers
+    from policies.engine import Enforcer
+    from policies.exchange import Exchange, Served
+    from policies.guards import GuardOutcome
+    from policies.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bytes of a body, seconds to receive it, seconds of a whole request, bytes of a whole answer."""
+
+    body_bytes: int = 1 << 20
+    body_s: float = 30.0
+    request_s: float = 600.0
+    answer_bytes: int = 16 << 20
+
+
+class GuardRunner(Protocol):
+    """Validators that see a whole text before any of it leaves (guards.GuardWorker is one)."""
+
+    async def validate(self, text: str, deadline_s: float) -> GuardOutcome:
+        """Return the outcome; fails closed at the deadline."""
+
+
+class Observer(Protocol):
+    """Whoever wants to know of every request once it is decided: traces, recordings. It must neither wait nor raise."""
+
+    def decided(self, exchange: Exchange) -> None:
+        """Take note of a decided request."""
+
+
+@dataclass(slots=True)
+class Front:
+    """What all releases of an endpoint share. `hash_key` keys the log's hashes of text."""
+
+    callers: Callers
+    decisions: DecisionLog
+    hash_key: bytes
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    bounds: Bounds = field(default_factory=Bounds)
+    observers: tuple[Observer, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """One release: what its certificate binds, and the engine that runs it. `guards` are validators by surface.
+
+    `closed` holds why everything is refused: engine gone, certificate withdrawn. `active` counts running requests.
+    """
+
+    served: Served
+    model: ModelState
+    enforcer: Enforcer
+    authorizer: Authorizer
+    upstream: Upstream
+    guards: Mapping[str, GuardRunner] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    active: int = 0
+    injected: dict[str, Any] = field(init=False)
+    stamp: list[tuple[bytes, bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.injected = self.enforcer.decode_fields({})
+        certificate = self.served.certificate.encode("ascii")
+        self.stamp = [(b"x-hallmark-certificate", certificate)] if certificate else []
