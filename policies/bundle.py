@@ -34,6 +34,8 @@ class BundleSpec(Spec):
     name: Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     version: Annotated[int, pydantic.Field(ge=1)] = 1
     description: str = ""
+    record: Literal["hashes", "texts"] = "hashes"
+    """What the endpoint keeps of requests and answers: keyed hashes, or the texts too (erasable, for diff and replay)."""
     rules: list[AnyRule] = pydantic.Field(default_factory=list)
 
     @pydantic.field_validator("rules")
