@@ -64,6 +64,7 @@ class Desk:
     """One release: what its certificate binds, and the engine that runs it. `guards` are validators by surface.
 
     `closed` holds why everything is refused: engine gone, certificate withdrawn. `active` counts running requests.
+    `records`: its bundle wants the texts kept (`policies/recording.py`).
     """
 
     served: Served
@@ -74,6 +75,7 @@ class Desk:
     guards: Mapping[str, GuardRunner] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
     active: int = 0
+    records: bool = False
     injected: dict[str, Any] = field(init=False)
     stamp: list[tuple[bytes, bytes]] = field(init=False)
 

@@ -65,6 +65,9 @@ class Exchange:
     rules: list[str] = field(default_factory=list)
     finish: str = ""
     determinism: str = ""
+    asked: bytes = b""
+    inputs: list[str] = field(default_factory=list)
+    """The body and its texts as they arrived, kept only where the bundle records texts."""
     input_chars: int = 0
     input_hash: str = ""
     input_traits: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class Exchange:
         for text in texts:
             state.update(b"%d\n" % len(text))
             state.update(text.encode("utf-8", "surrogatepass"))
+        if self.desk is not None and self.desk.records:
+            self.inputs = list(texts)
         self.input_chars = sum(map(len, texts))
         self.input_hash = f"blake2b:{state.hexdigest()}"
         self.input_traits = describe(texts[-1], key) if texts and self.described else {}

@@ -51,6 +51,8 @@ class Generation:
         exchange.model = request.model[:64]
         front.limits.take(self.caller)
         desk = self._place(request.model)
+        if desk.records:
+            exchange.asked = body
         self._authorize(request)
         self._check_input(request)
         self.streams = request.stream
