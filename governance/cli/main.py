@@ -30,6 +30,8 @@ COMMANDS = {
     "verify": ("governance.cli.verify:verify", "Check a release, version, dataset or the log."),
     "serve": ("governance.cli.serve:serve", "Run the policy-enforced endpoint."),
     "policy": ("governance.cli.policy:policy", "Check, test, try and activate inference policies."),
+    "replay": ("governance.cli.replay:replay", "Decide a past request of the endpoint again, and compare."),
+    "recording": ("governance.cli.replay:recording", "Texts that a policy had kept: list, erase."),
     "drift": ("governance.cli.drift:drift", "Compare windows of the decision log."),
     "report": ("governance.cli.report:report", "Dossier of a version; CI renderings of a decision."),
     "lineage": ("governance.cli.lineage:lineage", "What a version was made from; what changed."),
