@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from policies.engine import Enforcer
     from policies.exchange import Exchange, Served
     from policies.guards import GuardOutcome
-    from policies.upstream import Upstream
+    from policies.upstream import Pool, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Desk:
     model: ModelState
     enforcer: Enforcer
     authorizer: Authorizer
-    upstream: Upstream
+    upstream: Upstream | Pool
     guards: Mapping[str, GuardRunner] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
     active: int = 0
