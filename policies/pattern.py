@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from policies.normalize import FOLDS, fold, has_word_edges
+from policies.normalize import VIEWS, View, has_word_edges
 
 LONGEST_MATCH = 4096
 """Code points a match may have at most."""
@@ -77,8 +77,8 @@ class Branch:
     longest: int
 
 
-def parse(pattern: str, *, folded: bool = False) -> tuple[Branch, ...]:
-    """Return the branches of a pattern; with `folded`, of the pattern as it reads on the folded view.
+def parse(pattern: str, *, view: str = "exact") -> tuple[Branch, ...]:
+    """Return the branches of a pattern as it reads on a view.
 
     Raises:
         PatternError: the pattern is outside the language, may match nothing, or may match too much.
@@ -89,16 +89,16 @@ def parse(pattern: str, *, folded: bool = False) -> tuple[Branch, ...]:
         raise PatternError(f"not a regular expression: {error}") from None
     if tree.state.flags != re.UNICODE:
         raise PatternError(_REFUSALS["SUBPATTERN"])
-    return tuple(_branches(list(tree), folded, left=False, right=False))
+    return tuple(_branches(list(tree), VIEWS[view], left=False, right=False))
 
 
-def literal(text: str, *, folded: bool, whole_words: bool) -> Branch:
+def literal(text: str, *, view: str, whole_words: bool) -> Branch:
     """Return the branch of a word or phrase; white space in it stands for one to eight white-space characters.
 
     Raises:
         PatternError: nothing is left of it on its view.
     """
-    words = (fold(text) if folded else text).split()
+    words = VIEWS[view].see(text).split()
     if not words:
         raise PatternError(f"the term {text!r} is empty on its view")
     gap = Repeat(Chars(_SPACE), 1, 8)
@@ -110,7 +110,7 @@ def literal(text: str, *, folded: bool, whole_words: bool) -> Branch:
     return _branch(Series(tuple(items)), *edges)
 
 
-def _branches(items: list[tuple[Any, Any]], folded: bool, *, left: bool, right: bool) -> Iterable[Branch]:
+def _branches(items: list[tuple[Any, Any]], view: View, *, left: bool, right: bool) -> Iterable[Branch]:
     if items and _is_edge(items[0]):
         left, items = True, items[1:]
     if items and _is_edge(items[-1]):
@@ -118,11 +118,11 @@ def _branches(items: list[tuple[Any, Any]], folded: bool, *, left: bool, right: 
     options = [list(option) for option in items[-1][1][1]] if items and str(items[-1][0]) == "BRANCH" else []
     if options and (len(items) == 1 or any(option and _is_edge(option[-1]) for option in options)):
         for option in options:  # Python's parser takes common prefixes of alternatives out of them: put them back
-            yield from _branches([*items[:-1], *option], folded, left=left, right=right)
+            yield from _branches([*items[:-1], *option], view, left=left, right=right)
     elif len(items) == 1 and str(items[0][0]) == "SUBPATTERN" and not any(items[0][1][1:3]):
-        yield from _branches(list(items[0][1][3]), folded, left=left, right=right)
+        yield from _branches(list(items[0][1][3]), view, left=left, right=right)
     else:
-        yield _branch(_node(items, folded), left, right)
+        yield _branch(_node(items, view), left, right)
 
 
 def _is_edge(item: tuple[Any, Any]) -> bool:
@@ -152,26 +152,26 @@ def lengths(node: Node) -> tuple[int, int]:
     return min(low for low, _ in sizes), max(high for _, high in sizes)
 
 
-def _node(items: Sequence[tuple[Any, Any]], folded: bool) -> Node:
-    nodes = [_item(str(name), value, folded) for name, value in items]
+def _node(items: Sequence[tuple[Any, Any]], view: View) -> Node:
+    nodes = [_item(str(name), value, view) for name, value in items]
     return nodes[0] if len(nodes) == 1 else Series(tuple(nodes))
 
 
-def _item(name: str, value: Any, folded: bool) -> Node:
+def _item(name: str, value: Any, view: View) -> Node:
     if name == "LITERAL":
-        return _text(fold(chr(value))) if folded else Chars(((value, value),))
+        return _text(view[value])
     if name == "NOT_LITERAL":
-        return _complement(_fold_ranges(((value, value),))[0] if folded else ((value, value),))
+        return _complement(_seen(((value, value),), view)[0])
     if name == "ANY":
         return _complement(((10, 10),))
     if name == "IN":
-        return _class(value, folded)
+        return _class(value, view)
     if name == "SUBPATTERN" and not any(value[1:3]):
-        return _node(list(value[3]), folded)
+        return _node(list(value[3]), view)
     if name == "BRANCH":
-        return Choice(tuple(_node(list(option), folded) for option in value[1]))
+        return Choice(tuple(_node(list(option), view) for option in value[1]))
     if name in {"MAX_REPEAT", "MIN_REPEAT"}:
-        return _repeat(value, folded)
+        return _repeat(value, view)
     raise PatternError(_REFUSALS.get(name, f"{name.lower().replace('_', ' ')} is not in the language"))
 
 
@@ -184,7 +184,7 @@ _REFUSALS = {
 }
 
 
-def _repeat(value: tuple[Any, Any, Any], folded: bool) -> Repeat:
+def _repeat(value: tuple[Any, Any, Any], view: View) -> Repeat:
     low, high, item = value
     if "MAXREPEAT" in str(high) or int(high) > LARGEST_REPEAT:
         raise PatternError(
@@ -192,17 +192,17 @@ def _repeat(value: tuple[Any, Any, Any], folded: bool) -> Repeat:
         )
     if int(high) == 0:
         raise PatternError("a repeat of zero times matches nothing")
-    return Repeat(_node(list(item), folded), int(low), int(high))
+    return Repeat(_node(list(item), view), int(low), int(high))
 
 
 def _text(text: str) -> Node:
     if not text:
-        raise PatternError("a character of the pattern is invisible on the folded view")
+        raise PatternError("a character of the pattern is invisible on its view")
     nodes = tuple(Chars(((ord(char), ord(char)),)) for char in text)
     return nodes[0] if len(nodes) == 1 else Series(nodes)
 
 
-def _class(items: Sequence[tuple[Any, Any]], folded: bool) -> Node:
+def _class(items: Sequence[tuple[Any, Any]], view: View) -> Node:
     negated, ranges = False, []
     for name, value in ((str(name), value) for name, value in items):
         if name == "NEGATE":
@@ -216,28 +216,28 @@ def _class(items: Sequence[tuple[Any, Any]], folded: bool) -> Node:
             positive = _CATEGORIES[category.replace("_NOT", "")]
             ranges += _complement(positive).ranges if "_NOT" in category else positive
     merged = _merge(ranges)
-    if not folded:
-        return _complement(merged) if negated else Chars(merged)
-    single, longer = _fold_ranges(merged)
+    single, longer = _seen(merged, view)
     if negated:
         return _complement(single)
     options = ([Chars(single)] if single else []) + [_text(text) for text in longer]
     if not options:
-        raise PatternError("a class of the pattern is invisible on the folded view")
+        raise PatternError("a class of the pattern is invisible on its view")
     return options[0] if len(options) == 1 else Choice(tuple(options))
 
 
-def _fold_ranges(ranges: Ranges) -> tuple[Ranges, list[str]]:
-    """Return the one-character folds of ranges as ranges, and the longer folds as texts."""
+def _seen(ranges: Ranges, view: View) -> tuple[Ranges, list[str]]:
+    """Return what ranges are on a view: single characters as ranges, and longer texts."""
+    if view.name == "exact":
+        return ranges, []
     single: list[tuple[int, int]] = []
     longer: set[str] = set()
     for low, high in ranges:
         for code in range(low, min(high, 0x2FFFF) + 1):
-            folded = FOLDS[code]
-            if len(folded) == 1:
-                single.append((ord(folded), ord(folded)))
-            elif folded:
-                longer.add(folded)
+            seen = view[code]
+            if len(seen) == 1:
+                single.append((ord(seen), ord(seen)))
+            elif seen:
+                longer.add(seen)
     return _merge(single), sorted(longer)
 
 

@@ -8,13 +8,26 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from policies.checksums import CHECKS
-from policies.normalize import fold
+from policies.normalize import see
 from policies.pattern import Branch, PatternError, literal, parse
 
 Side = Literal["input", "output", "both"]
 Id = Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Type = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Term = Annotated[str, pydantic.Field(min_length=1, max_length=256)]
+
+
+def _known_check(name: str) -> str:
+    if name not in CHECKS:
+        raise PatternError(f"there is no check `{name}`: one of {', '.join(sorted(CHECKS))}")
+    return name
+
+
+Check = Annotated[
+    str, pydantic.AfterValidator(_known_check), pydantic.Field(json_schema_extra={"enum": sorted(CHECKS)})
+]
+View = Literal["exact", "plain", "folded", "lookalike"]
+Coding = Literal["base64", "hex", "url"]
 
 
 class Rule(pydantic.BaseModel):
@@ -34,45 +47,64 @@ class SpanRule(Rule):
     """A rule that finds spans of text, in a stream as well as in a whole text."""
 
     type: Type
-    action: Literal["redact", "mask", "block"] = "redact"
+    action: Literal["redact", "mask", "block", "abort"] = "redact"
+    """`block` refuses, `abort` ends an answer there as if it were finished; on an input both refuse."""
+    view: View = "exact"
+    """`plain`: NFKC, without invisible characters. `folded`: also without case and accents. `lookalike`: also letters
+    of other scripts as the ASCII letters that they look like."""
+    decoded: list[Coding] = []
+    """The rule also reads what runs of these codings say; the part of the run that says it is the match."""
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return the alternatives that make a match."""
+        """Return the alternatives that make a match, on the rule's view."""
         raise NotImplementedError
 
     @property
     def folded(self) -> bool:
-        """Whether it reads the folded view."""
-        return False
+        """Whether its view ignores case."""
+        return self.view in ("folded", "lookalike")
+
+    @property
+    def stops(self) -> bool:
+        """Whether a match ends the text: nothing after it leaves."""
+        return self.action in ("block", "abort")
 
 
 class RegexRule(SpanRule):
-    """A bounded pattern. `check` names a checksum that the matched text must pass as well."""
+    """A bounded pattern. `check` names a checksum that the matched text must pass as well.
+
+    With `until`, everything from a match on is dropped up to the end of the first match of `until` after it, or of the
+    text; one placeholder stands for all of it.
+    """
 
     kind: Literal["regex"]
     pattern: str
-    view: Literal["exact", "folded"] = "exact"
-    check: Literal["luhn", "iban", "entropy"] | None = None
+    check: Check | None = None
+    until: str | None = None
 
-    @pydantic.field_validator("pattern")
+    @pydantic.field_validator("pattern", "until")
     @classmethod
-    def _in_language(cls, value: str) -> str:
-        parse(value)
+    def _in_language(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse(value)
         return value
 
     @pydantic.model_validator(mode="after")
     def _on_view(self) -> Self:
         self.branches()
+        if self.until is not None:
+            if self.action != "redact":
+                raise PatternError("`until` drops text: it goes with `action: redact` only")
+            self.until_branches()
         return self
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return the alternatives of the pattern."""
-        return parse(self.pattern, folded=self.folded)
+        """Return the alternatives of the pattern, on the rule's view."""
+        return parse(self.pattern, view=self.view)
 
-    @property
-    def folded(self) -> bool:
-        """Whether it reads the folded view."""
-        return self.view == "folded"
+    def until_branches(self) -> tuple[Branch, ...]:
+        """Return the alternatives of what ends the dropped part, on the rule's view; none without `until`."""
+        return () if self.until is None else parse(self.until, view=self.view)
 
     def passes(self, text: str) -> bool:
         """Say whether a matched text passes the rule's check."""
@@ -83,35 +115,29 @@ class TermsRule(SpanRule):
     """Words and phrases, found whatever their case, width, accents and invisible characters."""
 
     kind: Literal["terms"]
+    view: View = "folded"
     terms: Annotated[list[Term], pydantic.Field(min_length=1)]
-    view: Literal["exact", "folded"] = "folded"
     whole_words: bool = True
     decode: Literal["bad_words"] | None = None
     """`bad_words` also forbids the engine to write the terms as they are spelled here."""
 
-    @pydantic.field_validator("terms")
-    @classmethod
-    def _not_empty(cls, value: list[str]) -> list[str]:
-        for term in value:
-            literal(term, folded=True, whole_words=True)
-        return value
+    @pydantic.model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        self.branches()
+        return self
 
     def branches(self) -> tuple[Branch, ...]:
         """Return one alternative a term."""
-        return tuple(literal(term, folded=self.folded, whole_words=self.whole_words) for term in self.terms)
-
-    @property
-    def folded(self) -> bool:
-        """Whether it reads the folded view."""
-        return self.view == "folded"
+        return tuple(literal(term, view=self.view, whole_words=self.whole_words) for term in self.terms)
 
 
 class TopicRule(SpanRule):
-    """A subject told by its keywords: blocks once `at_least` different ones were seen. Keywords match as terms do."""
+    """A subject told by its keywords: stops once `at_least` different ones were seen. Keywords match as terms do."""
 
     kind: Literal["topic"]
     type: Type = "topic"
-    action: Literal["block"] = "block"
+    action: Literal["block", "abort"] = "block"
+    view: Literal["folded", "lookalike"] = "folded"
     keywords: Annotated[list[Term], pydantic.Field(min_length=1)]
     at_least: Annotated[int, pydantic.Field(ge=1)] = 1
 
@@ -123,14 +149,9 @@ class TopicRule(SpanRule):
         return self
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return one alternative a keyword; keywords that read the same on the folded view are one."""
-        different = {tuple(fold(word).split()): word for word in self.keywords}
-        return tuple(literal(word, folded=True, whole_words=True) for word in different.values())
-
-    @property
-    def folded(self) -> bool:
-        """Whether it reads the folded view: always."""
-        return True
+        """Return one alternative a keyword; keywords that read the same on the view are one."""
+        different = {tuple(see(word, self.view).split()): word for word in self.keywords}
+        return tuple(literal(word, view=self.view, whole_words=True) for word in different.values())
 
 
 class MaxLengthRule(Rule):

@@ -64,17 +64,20 @@ def test_classes_are_ascii_and_complements_leave_surrogates_out() -> None:
 
 
 def test_folded_classes_and_literals() -> None:
-    assert parse("[A-Z]", folded=True)[0].body == Chars(((97, 122),))
-    assert parse("\u00df", folded=True)[0].longest == 2
+    assert parse("[A-Z]", view="folded")[0].body == Chars(((97, 122),))
+    assert parse("\u00df", view="folded")[0].longest == 2
     with pytest.raises(PatternError, match="invisible"):
-        parse("a\u200b", folded=True)
+        parse("a\u200b", view="folded")
 
 
 def test_terms_have_edges_where_words_stand_apart() -> None:
-    assert (literal("ab", folded=True, whole_words=True).left, literal("-ab", folded=True, whole_words=True).left) == (
+    assert (
+        literal("ab", view="folded", whole_words=True).left,
+        literal("-ab", view="folded", whole_words=True).left,
+    ) == (
         True,
         False,
     )
-    assert not literal("\u6b66\u5668", folded=True, whole_words=True).left
+    assert not literal("\u6b66\u5668", view="folded", whole_words=True).left
     with pytest.raises(PatternError, match="empty on its view"):
-        literal("\u200b", folded=True, whole_words=True)
+        literal("\u200b", view="folded", whole_words=True)
