@@ -1,4 +1,4 @@
-"""What of a bundle the engine can already enforce while it decodes, and which rules can only be checked afterwards."""
+"""What of a bundle the engine can enforce while it decodes, and which rules can only be checked afterwards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,32 @@ from registry.errors import Refused
 
 AFTER = "checked after decoding"
 DURING = "enforced while decoding, checked afterwards"
+HINDERED = "hindered while decoding, checked afterwards"
+"""The engine is kept from the terms as they are spelled in the rule, inside of longer words too; other spellings, and
+tokens that cut a term differently, are found by the check."""
 OUTPUT_FORMATS = ("structured_outputs", "response_format")
 """Fields by which a caller asks for a format of its own."""
 
 
 def stage(rule: AnyRule) -> str:
-    """Return whether decoding itself keeps a rule, `DURING`, or only the check of what it wrote, `AFTER`."""
-    return DURING if _fields(rule) else AFTER
+    """Return what decoding does for a rule: keeps it, `DURING`, a part of it, `HINDERED`, or nothing, `AFTER`.
+
+    A length in characters is no bound in tokens (one token may be many characters, or a part of one), so `max_length`
+    is checked afterwards; spans, subjects and languages are not rules on the next token either.
+    """
+    if fixes_format(rule):
+        return DURING
+    return HINDERED if _fields(rule) else AFTER
+
+
+def fixes_format(rule: AnyRule) -> bool:
+    """Say whether a rule fixes the format of the whole answer."""
+    return "structured_outputs" in _fields(rule)
+
+
+def constraint(rule: AnyRule) -> dict[str, Any]:
+    """Return the fields, in vLLM's names, by which a rule reaches into decoding; empty where it does not."""
+    return _fields(rule)
 
 
 def decode_fields(rules: Sequence[AnyRule], request: Mapping[str, Any]) -> dict[str, Any]:

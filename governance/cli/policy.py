@@ -24,14 +24,18 @@ _FOLDER = click.argument("bundle", type=click.Path(path_type=Path))
 @_FOLDER
 @command
 def check(session: Session, bundle: Path) -> None:
-    """Validate a bundle: rules, access policy against its schema, validators. Exit 1 when something is wrong.
+    """Validate a bundle, and name rules that never decide, contradict or are not there. Exit 1 on a problem.
+
+    A warning says that a rule is not tested, or says what another one says already.
 
     Example: hallmark policy check specs/policy
     """
-    from policies import bundle as room
+    from policies.lint import lint
 
-    problems = room.check(bundle)
-    session.emit({"problems": problems}, problems or f"{bundle}: fine")
+    found = lint(bundle)
+    problems = [each for each in found if each.severity == "problem"]
+    lines = [each.line() for each in found]
+    session.emit({"findings": found, "problems": len(problems)}, [*lines, *([] if problems else [f"{bundle}: fine"])])
     session.exit(1 if problems else 0)
 
 

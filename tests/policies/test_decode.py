@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.decode import AFTER, DURING, decode_fields, stage
+from policies.decode import AFTER, DURING, HINDERED, decode_fields, stage
 from registry.errors import Refused
 from tests.policies.enforcing import enforcer_of, rules_of
 
@@ -37,7 +37,7 @@ def test_two_fixed_formats_are_refused() -> None:
 
 def test_stages_are_told() -> None:
     rules = rules_of(JSON, CHOICE, WORDS, {"kind": "regex", "pattern": "a"}, {"kind": "topic", "keywords": ["a"]})
-    assert [stage(rule) for rule in rules] == [DURING, DURING, DURING, AFTER, AFTER]
+    assert [stage(rule) for rule in rules] == [DURING, DURING, HINDERED, AFTER, AFTER]
 
 
 def test_what_decoding_enforces_is_checked_again() -> None:
