@@ -1,186 +1,44 @@
-"""Puts an endpoint together: what is verified, what is checked out, which engine is started, and the gateway in front.
-
-The engine is the candidate's own, in the version it was proven with; weights and policy bundle are private copies of
-which every byte was hashed while it was copied.
-"""
+"""The shared side of an endpoint (callers, decision log, limits), and what a desk is told of its release."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from policies.audit import DecisionLog, Mode
-from policies.authorize import Authorizer, ModelState
-from policies.bundle import compile_bundle, load
+from policies.audit import DecisionLog
 from policies.callers import Callers
-from policies.compiled import CompiledCache
-from policies.desk import Desk, Front
-from policies.engine import Enforcer
-from policies.engines.folder import refuse_adapter
+from policies.desk import Bounds, Front
 from policies.exchange import Served
-from policies.gateway import Gateway
-from policies.generation import PATHS
-from policies.guards import GuardWorker
-from policies.listener import is_loopback
-from policies.scratch import claim_scratch, socket_folder
-from policies.upstream import Upstream
-from registry.attestation import verify_permit, verify_release
-from registry.errors import Refused, SpecError, Tampered
-from registry.protocols import Progress
+from policies.fleet import ENGINE_MODEL, adapter_name, own_version
+from policies.plan import READY_SECONDS, UNVERIFIED, Plan, check_plan
+from policies.proof import Target, Verified, verify
+from registry.errors import Tampered
 from registry.records import Candidate, sha256
 from registry.workspace import Workspace
 
-if TYPE_CHECKING:
-    from policies.engines import EngineHandle
+__all__ = ["ENGINE_MODEL", "READY_SECONDS", "Plan", "Verified", "check_plan", "own_version", "verify"]
 
-ENGINE_MODEL = "engine"
-READY_SECONDS = 900.0
 KEY_BYTES = 32
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to serve and where. Exactly one of `alias` and `permit`; `extra_callers` are caller records of this run."""
-
-    alias: str | None = None
-    permit: str | None = None
-    engine: str = "auto"
-    host: str = "127.0.0.1"
-    port: int = 0
-    log_mode: Mode = "group"
-    extra_callers: Sequence[Mapping[str, Any]] = ()
-    engine_options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The endpoint's name and the model's: the alias, or `permit/<id>`."""
-        return self.alias if self.alias is not None else f"permit/{self.permit}"
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What verification found now. `certificate` is empty under a permit; `expires` ends the permit."""
-
-    candidate: Candidate
-    certificate: str
-    status: Literal["certified", "permit"]
-    expires: datetime | None
-
-
-def verify(ws: Workspace, plan: Plan) -> Verified:
-    """Return what the plan's alias or permit stands for now; raises NotFound, Refused or Tampered."""
-    if plan.permit is not None:
-        permit = verify_permit(ws, plan.permit)
-        return Verified(permit.candidate, "", "permit", datetime.fromisoformat(permit.expires))
-    release = verify_release(ws, plan.alias or "")
-    return Verified(release.candidate, release.certificate.id, "certified", None)
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuse what can never be served; raises SpecError or Refused."""
-    if (plan.alias is None) == (plan.permit is None):
-        raise SpecError("name an alias or a permit to serve, not both", hint="`hallmark serve ALIAS`")
-    if plan.permit is not None and not is_loopback(plan.host):
-        raise Refused(
-            f"a candidate under a permit is served on loopback only, not on `{plan.host}`", hint="leave `--host` out"
-        )
-
-
-def assemble(
-    ws: Workspace, plan: Plan, found: Verified, stack: ExitStack, progress: Progress
-) -> tuple[Gateway, EngineHandle]:
-    """Return a gateway and its started engine; `stack` undoes everything. Raises Tampered, Refused, EngineFailure."""
-    candidate = found.candidate
-    kind = _engine_kind(plan, candidate)
-    refuse_adapter(candidate.adapter)
-    scratch = stack.enter_context(claim_scratch(ws.work("serve")))
-    progress("verify weights", 0, 1, candidate.weights[:19])
-    weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")
-    progress("verify weights", 1, 1, candidate.weights[:19])
-    bundle = load(ws.artifacts.checkout(candidate.bundle, scratch / "bundle"), candidate.bundle)
-    enforcer = Enforcer(compile_bundle(bundle, CompiledCache(ws.work("patterns"), hash_key(ws))))
+def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
+    """Return what all releases of an endpoint share; `stack` closes it."""
     callers = Callers(lambda: [*ws.callers(), *plan.extra_callers])
-    uds = stack.enter_context(socket_folder()) / "engine.sock"
-    handle = _start_engine(kind, weights, uds, ws.work("logs"), plan)
-    stack.callback(handle.stop)
-    guards = _start_guards(enforcer, stack, progress)
-    handle.wait_ready(READY_SECONDS, progress)
-    _check_version(handle, candidate)
-    _check_copies(ws, {candidate.weights: weights, candidate.bundle: bundle.folder})
-    upstream = Upstream(uds)
     decisions = DecisionLog(ws.journal.append, endpoint=plan.name, mode=plan.log_mode)
     stack.callback(decisions.close)
-    served = Served(
-        plan.name, plan.name, ENGINE_MODEL, candidate.id, found.certificate, candidate.bundle,
-        _system_prompt(candidate), _defaults(candidate),
+    return Front(callers, decisions, hash_key(ws), bounds=Bounds())
+
+
+def served_of(plan: Plan, target: Target, found: Verified, certificate: str) -> Served:
+    """Return what a desk says of its release; behind an unverified engine it claims no candidate and no certificate."""
+    candidate = found.candidate
+    return Served(
+        plan.name, target.name, adapter_name(candidate.adapter), UNVERIFIED if plan.remote else candidate.id,
+        certificate, candidate.bundle, _system_prompt(candidate), _defaults(candidate),
     )  # fmt: skip
-    model = ModelState(plan.name, candidate.id, found.certificate, found.status)
-    desk = Desk(served, model, enforcer, Authorizer(bundle), upstream, guards)
-    return Gateway(Front(callers, decisions, hash_key(ws)), [desk]), handle
-
-
-def _start_engine(kind: str, weights: Path, uds: Path, logs: Path, plan: Plan) -> EngineHandle:
-    from policies import engines
-
-    logfile = logs / f"engine-{plan.name.replace('/', '-')}.log"
-    return engines.start(kind, weights, uds, served_name=ENGINE_MODEL, log=logfile, options=dict(plan.engine_options))
-
-
-def _start_guards(enforcer: Enforcer, stack: ExitStack, progress: Progress) -> dict[str, GuardWorker]:
-    """Return the validators of each surface that has any; surfaces with the same rules share a worker."""
-    workers: dict[frozenset[str], GuardWorker] = {}
-    guards = {}
-    for surface in PATHS:
-        rules = [rule for rule in enforcer.guard_rules if surface in rule.surfaces]
-        names = frozenset(rule.id for rule in rules)
-        if rules and names not in workers:
-            progress("start validators", len(workers), None, ", ".join(sorted(names)))
-            workers[names] = GuardWorker()
-            stack.callback(workers[names].close)
-            workers[names].start(rules)
-        if rules:
-            guards[surface] = workers[names]
-    return guards
-
-
-def _engine_kind(plan: Plan, candidate: Candidate) -> str:
-    """Return the engine to start: the candidate's own, since it is part of what was proven."""
-    if plan.engine in ("auto", candidate.engine):
-        return candidate.engine
-    raise Refused(
-        f"the candidate was proven with the engine `{candidate.engine}`, not with `{plan.engine}`",
-        hint=f"make and evaluate a candidate for it: `hallmark candidate create VERSION --engine {plan.engine}`",
-    )
-
-
-def _check_copies(ws: Workspace, copies: Mapping[str, Path]) -> None:
-    """Refuse what engine and validators have loaded when their private copies are no longer what was verified."""
-    for manifest, folder in copies.items():
-        problems = ws.artifacts.verify_folder(manifest, folder)
-        if problems:
-            raise Tampered(f"changed while the endpoint started: {problems[0]}", hint="find out who wrote there")
-
-
-def _check_version(handle: EngineHandle, candidate: Candidate) -> None:
-    """Refuse another version of the engine than the proven one."""
-    if candidate.engine_version not in (own_version(handle), handle.version):
-        raise Refused(
-            f"engine `{candidate.engine}` is version {handle.version}, the candidate was proven with "
-            f"{candidate.engine_version}",
-            hint="install the version it was proven with, or evaluate the candidate again",
-        )
-
-
-def own_version(handle: EngineHandle) -> str:
-    """Return the engine's own version; a handle names several packages, the engine's first."""
-    return handle.version.partition(",")[0].rpartition(" ")[2]
 
 
 def _system_prompt(candidate: Candidate) -> str:

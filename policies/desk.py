@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from policies.control_tokens import ControlTokens
 from policies.limits import Limits
 from policies.metrics import Metrics
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from policies.engine import Enforcer
     from policies.exchange import Exchange, Served
     from policies.guards import GuardOutcome
+    from policies.rules import AnyRule
     from policies.upstream import Pool, Upstream
 
 
@@ -35,8 +37,8 @@ class Bounds:
 class GuardRunner(Protocol):
     """Validators that see a whole text before any of it leaves (guards.GuardWorker is one)."""
 
-    async def validate(self, text: str, deadline_s: float) -> GuardOutcome:
-        """Return the outcome; fails closed at the deadline."""
+    async def validate(self, text: str, deadline_s: float, *, exempt: frozenset[str] = frozenset()) -> GuardOutcome:
+        """Return the outcome, less the rules in `exempt`; fails closed at the deadline."""
 
 
 class Observer(Protocol):
@@ -48,7 +50,7 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Front:
-    """What all releases of an endpoint share. `hash_key` keys the log's hashes of text."""
+    """What all releases of an endpoint share. `hash_key` keys the log's hashes of text; `ending`: it takes no more."""
 
     callers: Callers
     decisions: DecisionLog
@@ -57,6 +59,7 @@ class Front:
     metrics: Metrics = field(default_factory=Metrics)
     bounds: Bounds = field(default_factory=Bounds)
     observers: tuple[Observer, ...] = ()
+    ending: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -76,10 +79,15 @@ class Desk:
     closed: dict[str, str] = field(default_factory=dict)
     active: int = 0
     records: bool = False
+    rules: tuple[AnyRule, ...] = field(init=False)
+    control: ControlTokens = field(init=False)
     injected: dict[str, Any] = field(init=False)
     stamp: list[tuple[bytes, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
+        compiled = self.enforcer.compiled
+        self.rules = tuple({rule.id: rule for rule in (*compiled.input.rules, *compiled.output.rules)}.values())
+        self.control = ControlTokens(self.served.control_tokens)
         self.injected = self.enforcer.decode_fields({})
         certificate = self.served.certificate.encode("ascii")
         self.stamp = [(b"x-hallmark-certificate", certificate)] if certificate else []

@@ -58,7 +58,8 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether requests can be answered: an engine is up, its certificate in force, decisions reach the disk."""
-        return self.front.decisions.healthy and any(not desk.closed for desk in self._desks.values())
+        front = self.front
+        return not front.ending and front.decisions.healthy and any(not desk.closed for desk in self._desks.values())
 
     def find(self, model: str) -> Desk | None:
         """Return the desk of a model name."""

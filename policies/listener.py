@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from registry.errors import Locked, Refused
@@ -76,7 +76,7 @@ class Listener:
 
     def __init__(
         self, application: Any, bound: socket.socket, *, drain_s: int = DRAIN_SECONDS,
-        background: Sequence[Callable[[], Awaitable[None]]] = (),
+        background: Sequence[Callable[[], Awaitable[None]]] = (), signals: bool = True,
     ) -> None:  # fmt: skip
         import uvicorn
 
@@ -85,6 +85,8 @@ class Listener:
             server_header=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=drain_s,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
+        if not signals:
+            self._server.capture_signals = nullcontext
         self._bound, self._background = bound, background
 
     @property
@@ -96,8 +98,12 @@ class Listener:
         """Stop accepting, let running requests end within the drain time, then return from `run`. Thread-safe."""
         self._server.should_exit = True
 
+    def cut(self) -> None:
+        """After `stop`: cancel the requests that still run, instead of waiting for them. Thread-safe."""
+        self._server.should_exit = self._server.force_exit = True
+
     def run(self) -> None:
-        """Block until stopped, by `stop` or, in the main thread, by SIGINT or SIGTERM."""
+        """Block until stopped, by `stop` or, with `signals` and in the main thread, by SIGINT or SIGTERM."""
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""Serves a release, or a candidate under an evaluation permit, until it is told to stop.
+"""Serves releases, or a candidate under an evaluation permit, until it is told to stop.
 
 Nothing is served that was not verified on this start, and it is verified again while it serves. `Endpoint` does the
 same in a child process, for an evaluation.
@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import threading
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from policies.assembly import Plan, Verified, assemble, check_plan, own_version, verify
+from policies import proof
+from policies.assembly import front_of, own_version
 from policies.child import Endpoint
+from policies.desk import Front
+from policies.fleet import Fleet
 from policies.gateway import Gateway
 from policies.listener import Listener, bind, settled_memory, url_of
-from registry.errors import Locked, Refused, Tampered
+from policies.occurrences import Occurrences
+from policies.plan import UNVERIFIED, Plan, check_plan
+from policies.scratch import claim_scratch
+from policies.signals import Signals
+from policies.starting_desk import Opening, OpenRelease
+from policies.switching import Follower
+from policies.systemd import Notifier, inherited_socket
+from registry.errors import EngineFailure, Refused, Tampered
 from registry.protocols import Progress, silent
 from registry.workspace import Workspace
 
-if TYPE_CHECKING:
-    from policies.engines import EngineHandle
-
 log = logging.getLogger(__name__)
 
-POLL_SECONDS, CALLERS_SECONDS, VERIFY_SECONDS = 0.5, 3.0, 15.0
+CALLERS_SECONDS = 3.0
 
 
 def serve(
@@ -45,7 +49,7 @@ def serve(
         Refused: certificate or permit does not hold, another engine than the certified one, a permit off loopback.
         Tampered: a file of weights or bundle is not what was certified; names it.
         Locked: the port is taken.
-        EngineFailure: the engine did not start, or stopped.
+        EngineFailure: the engine did not start; or it kept failing, and the plan says that the endpoint then ends.
     """
     run(ws, Plan(alias, permit, engine, host, port), progress, on_ready)
 
@@ -53,134 +57,156 @@ def serve(
 def run(ws: Workspace, plan: Plan, progress: Progress = silent, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve a plan; raises as `serve` does. A start refused for its proof is recorded as `endpoint.refused`."""
     check_plan(plan)
-    with _Signals() as signals, ExitStack() as stack:
-        bound = bind(plan.host, plan.port)
+    with Signals() as signals, ExitStack() as stack:
+        bound = inherited_socket() or bind(plan.host, plan.port)
         stack.callback(bound.close)
         try:
-            verified = verify(ws, plan)
-            gateway, handle = assemble(ws, plan, verified, stack, progress)
+            found = [(target, proof.verify(ws, target)) for target in plan.targets]
+            occurrences = Occurrences(ws, plan.name)
+            scratch = stack.enter_context(claim_scratch(ws.work("serve")))
+            opening = Opening(ws, plan, scratch, occurrences)
+            stack.callback(opening.close)
+            opened = opening.open_all(found, progress)
+            for release in opened:
+                stack.callback(release.close)
+            front = front_of(ws, plan, stack)
             stack.enter_context(settled_memory())
         except (Refused, Tampered) as error:
             ws.record("endpoint.refused", plan.name, {"reason": error.message}, actor=f"endpoint:{plan.name}")
             raise
-        RunningEndpoint(ws, plan, gateway, handle, verified).serve(bound, signals, on_ready)
+        RunningEndpoint(ws, plan, front, opening, opened, occurrences).serve(bound, signals, on_ready)
 
 
 class RunningEndpoint:
-    """An engine and its gateway, ready to listen; watches engine, callers and certificate while it does."""
+    """Desks and their gateway, ready to listen; watches engines, callers and releases while it does."""
 
-    def __init__(self, ws: Workspace, plan: Plan, gateway: Gateway, handle: EngineHandle, verified: Verified) -> None:
-        self._ws, self._plan, self._gateway, self._handle, self._verified = ws, plan, gateway, handle, verified
-        self._listener: Listener | None = None
+    def __init__(
+        self, ws: Workspace, plan: Plan, front: Front, opening: Opening, opened: list[OpenRelease],
+        occurrences: Occurrences,
+    ) -> None:  # fmt: skip
+        self._ws, self._plan, self._front, self._opening, self._occurrences = ws, plan, front, opening, occurrences
+        self._gateway = Gateway(front, [release.desk for release in opened])
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure = ""
+        self._notifier = Notifier()
+        self._listener: Listener
+        self._loop: asyncio.AbstractEventLoop
+        self.followers = [
+            Follower(
+                ws, self._gateway, opening, release, plan.upkeep, occurrences=occurrences, spawn=self._spawn,
+                end=self._stop,
+            )
+            for release in opened
+        ]  # fmt: skip
 
-    def serve(self, bound: Any, signals: _Signals, on_ready: Callable[[str], None] | None) -> None:
+    def serve(self, bound: socket.socket, signals: Signals, on_ready: Callable[[str], None] | None) -> None:
         """Listen until stopped, then write what is left of the decision log."""
         url, actor = url_of(bound), f"endpoint:{self._plan.name}"
-        work = [self._watch_engine, self._watch_callers, self._watch_proof]
-        if on_ready is not None:
-            work.append(lambda: _announce(listener, url, on_ready))
-        listener = self._listener = Listener(self._gateway, bound, background=work)
-        served = self._gateway.desks[0].served
-        facts = {"url": url, "candidate": served.candidate, "certificate": served.certificate, "bundle": served.bundle,
-                 "engine": self._verified.candidate.engine, "engine_version": own_version(self._handle),
-                 "packages": self._handle.version, "permit": self._plan.permit or ""}  # fmt: skip
-        self._ws.record("endpoint.started", self._plan.name, facts, actor=actor)
-        signals.hand_over(listener.stop)
+        work = [self._attend, self._watch_callers, lambda: self._announce(url, on_ready)]
+        self._listener = Listener(self._gateway, bound, drain_s=round(self._plan.upkeep.drain_s), background=work,
+                                  signals=False)  # fmt: skip
+        self._ws.record("endpoint.started", self._plan.name, self._facts(url), actor=actor)
+        signals.hand_over(self._stop, self._listener.cut, self._look_now)
         try:
-            listener.run()
+            self._listener.run()
         finally:
-            drained = self._gateway.front.decisions.close()
-            decided = self._gateway.front.metrics.decided
-            self._ws.record(
-                "endpoint.stopped", self._plan.name, {"decisions": decided, "drained": drained}, actor=actor
-            )
+            self._notifier.stopping()
+            drained = self._front.decisions.close()
+            facts = {"decisions": self._front.metrics.decided, "drained": drained}
+            self._ws.record("endpoint.stopped", self._plan.name, facts, actor=actor)
+            for follower in self.followers:
+                for release in (follower.opened, *follower.leaving):
+                    release.close()
+        if self._failure:
+            raise EngineFailure(f"the engine keeps failing: {self._failure}", hint="its log is in `work/logs`")
 
-    async def _watch_engine(self) -> None:
-        """Refuse requests from the moment the engine is gone."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            if not self._handle.alive():
-                self._gateway.desks[0].closed["engine"] = "the engine has stopped"
-                log.error("the engine of `%s` has stopped: every request is refused", self._plan.name)
-                return
+    def _facts(self, url: str) -> dict[str, Any]:
+        first = self.followers[0].opened
+        served, handle = first.desk.served, first.fleet.handle
+        facts: dict[str, Any] = {
+            "url": url,
+            "candidate": served.candidate,
+            "certificate": served.certificate,
+            "bundle": served.bundle,
+            "engine": UNVERIFIED if self._plan.remote else first.verified.candidate.engine,
+            "engine_version": own_version(handle),
+            "packages": handle.version,
+            "permit": self._plan.permit or "",
+        }
+        others = [follower.opened.desk.served for follower in self.followers[1:]]
+        if others:
+            facts["also"] = [
+                {"model": one.model, "candidate": one.candidate, "certificate": one.certificate, "bundle": one.bundle}
+                for one in others
+            ]
+        return facts
+
+    # ---- work on the event loop ----------------------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Supervise engines, follow releases and feed the watchdog, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        for fleet in self._opening.fleets:
+            if isinstance(fleet, Fleet):
+                fleet.on_end = self._end
+            self._spawn(fleet.attend())
+        for follower in self.followers:
+            self._spawn(follower.follow())
+        self._spawn(self._notifier.feed())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task that ends with the endpoint; one that fails ends the endpoint."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("work of the endpoint failed: stopping", exc_info=error)
+            self._stop()
 
     async def _watch_callers(self) -> None:
         """Notice new and revoked keys."""
         while True:
             await asyncio.sleep(CALLERS_SECONDS)
-            await asyncio.to_thread(self._gateway.front.callers.reload)
+            await asyncio.to_thread(self._front.callers.reload)
 
-    async def _watch_proof(self) -> None:
-        """Close the endpoint when its certificate stops holding or names something else, or its permit ends."""
-        while True:
-            left = VERIFY_SECONDS
-            if self._verified.expires is not None:
-                left = min(left, (self._verified.expires - datetime.now(UTC)).total_seconds() + 0.05)
-            await asyncio.sleep(max(0.1, left))
-            reason = await asyncio.to_thread(self._withdrawn)
-            if not reason:
-                self._gateway.desks[0].closed.pop("proof", None)
-                continue
-            self._gateway.desks[0].closed["proof"] = reason
-            log.error("`%s` is withdrawn: %s", self._plan.name, reason)
-            if self._plan.permit is not None and self._listener is not None:
-                self._listener.stop()
-                return
+    async def _announce(self, url: str, on_ready: Callable[[str], None] | None) -> None:
+        while not self._listener.started:
+            await asyncio.sleep(0.005)
+        self._notifier.ready(f"serving {', '.join(target.name for target in self._plan.targets)} at {url}")
+        if on_ready is not None:
+            on_ready(url)
 
-    def _withdrawn(self) -> str:
-        """Return why what is served may no longer be, or ``."""
-        try:
-            now = verify(self._ws, self._plan)
-        except (Refused, Tampered) as error:
-            return error.message
-        except Locked as error:
-            log.warning("cannot verify `%s` now, trying again: %s", self._plan.name, error)
-            return self._gateway.desks[0].closed.get("proof", "")
-        except Exception:  # what cannot be verified is not served
-            log.exception("cannot verify `%s`", self._plan.name)
-            return "its proof cannot be verified"
-        if (now.candidate.id, now.certificate) != (self._verified.candidate.id, self._verified.certificate):
-            return f"`{self._plan.name}` now names another release: restart the endpoint"
-        return ""
+    # ---- from outside --------------------------------------------------------------------------------------------
 
+    def _stop(self) -> None:
+        """Be ready for nothing new, and let running requests end."""
+        self._front.ending = True
+        self._notifier.stopping()
+        self._listener.stop()
 
-class _Signals:
-    """SIGTERM and SIGINT: before `hand_over` they end the start, after it they call what was handed over."""
+    def _end(self, why: str) -> None:
+        self._failure = why
+        self._stop()
 
-    def __init__(self) -> None:
-        self._then: Callable[[], None] | None = None
-        self._before: dict[int, Any] = {}
+    def _look_now(self) -> None:
+        """Look at releases and engines at once (SIGHUP)."""
+        self._loop.call_soon_threadsafe(self._look)
 
-    def hand_over(self, then: Callable[[], None]) -> None:
-        """From now on a signal calls `then`."""
-        self._then = then
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        return kind is _StopBeforeStart
-
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._then is None:
-            self._then = lambda: None  # a second signal must not interrupt the cleaning up
-            raise _StopBeforeStart
-        self._then()
-
-
-class _StopBeforeStart(BaseException):
-    """A signal came while the endpoint was starting: everything is undone, and serving ends without an error."""
-
-
-async def _announce(listener: Listener, url: str, on_ready: Callable[[str], None]) -> None:
-    while not listener.started:
-        await asyncio.sleep(0.005)
-    on_ready(url)
+    def _look(self) -> None:
+        self._notifier.reloading()
+        for follower in self.followers:
+            follower.look_now()
+        for fleet in self._opening.fleets:
+            fleet.again()
+        self._notifier.ready("looked again")
 
 
 __all__ = ["Endpoint", "Plan", "run", "serve"]

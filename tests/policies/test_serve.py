@@ -20,11 +20,13 @@ import pytest
 
 from governance import approvals, candidates, permits, promotion
 from governance.setup import create_workspace, default_bundle
-from policies import engines, serve
+from policies import engines, proof, serve, switching
 from policies.assembly import hash_key
 from policies.bundle import compile_bundle, load
 from policies.callers import create_key
 from policies.compiled import CompiledCache
+from policies.fleet import adapter_name
+from policies.proof import Target
 from policies.scratch import claim_scratch
 from policies.serve import Plan
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
@@ -125,8 +127,10 @@ def started(monkeypatch: pytest.MonkeyPatch, ws: Workspace) -> list[Any]:
         handle = Handle(uds)
         handle.version = f"transformers {candidate_of(ws).body['engine_version']}, torch 2.13.0"
         files = {path.name for path in model_dir.iterdir()}
-        seen.append(SimpleNamespace(kind=kind, model_dir=model_dir, uds=uds, handle=handle, files=files,
-                                    mode=uds.parent.stat().st_mode & 0o777))  # fmt: skip
+        seen.append(SimpleNamespace(
+            kind=kind, model_dir=model_dir, uds=uds, handle=handle, files=files, options=options,
+            mode=uds.parent.stat().st_mode & 0o777,
+        ))  # fmt: skip
         return handle
 
     monkeypatch.setattr(engines, "start", start)
@@ -228,7 +232,7 @@ def test_what_is_swapped_between_check_and_load_is_refused(
     """The private copy was verified; somebody changes a file of it while the engine loads it."""
 
     def swap(self: Handle, timeout: float, progress: Any) -> None:
-        file = started[0].model_dir.parent / part / name
+        file = next(ws.work("serve").glob(f"endpoint-*/*/{part}")) / name
         file.unlink(missing_ok=True)
         if data is not None:
             file.write_bytes(data)
@@ -246,16 +250,16 @@ def test_a_pointer_that_moves_during_the_start_changes_nothing_that_is_loaded(
     ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is loaded is what was verified, not what the pointer file says a moment later."""
-    pointer, checked = ws.pointer("prod"), serve.verify
+    pointer, checked = ws.pointer("prod"), proof.verify
 
-    def verify_then_swap(workspace: Workspace, plan: Plan) -> Any:
-        found = checked(workspace, plan)
+    def verify_then_swap(workspace: Workspace, target: Target) -> Any:
+        found = checked(workspace, target)
         forged = json.loads(pointer.read_bytes()) | {"candidate": "sha256:" + "0" * 64, "certificate": "sha256:0"}
         pointer.write_text(json.dumps(forged))
         return found
 
-    monkeypatch.setattr(serve, "verify", verify_then_swap)
-    monkeypatch.setattr(serve, "VERIFY_SECONDS", 0.1)
+    monkeypatch.setattr(proof, "verify", verify_then_swap)
+    monkeypatch.setattr(switching, "VERIFY_SECONDS", 0.1)
     original = pointer.read_bytes()
     certificate = ws.release("prod").certificate
 
@@ -268,19 +272,38 @@ def test_a_pointer_that_moves_during_the_start_changes_nothing_that_is_loaded(
     assert pointer.read_bytes() != original
 
 
-def test_a_candidate_with_an_adapter_is_not_served_without_it(
-    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_a_candidate_with_an_adapter_is_served_with_a_verified_copy_of_it(
+    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    checked = serve.verify
+    checked = proof.verify
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"weights")
+    manifest = ws.artifacts.add_tree(tmp_path / "lora").id
 
-    def with_adapter(workspace: Workspace, plan: Plan) -> Any:
-        found = checked(workspace, plan)
-        return replace(found, candidate=replace(found.candidate, adapter="sha256:a"))
+    def with_adapter(workspace: Workspace, target: Target) -> Any:
+        found = checked(workspace, target)
+        return replace(found, candidate=replace(found.candidate, adapter=manifest))
 
-    monkeypatch.setattr(serve, "verify", with_adapter)
-    with pytest.raises(Refused, match="carries an adapter, and no engine here loads one"):
+    monkeypatch.setattr(proof, "verify", with_adapter)
+    key = add_caller(ws)
+
+    def visit(url: str) -> None:
+        ask(url, key)
+        adapters = started[0].options["adapters"]
+        assert list(adapters) == [adapter_name(manifest)]
+        assert (adapters[adapter_name(manifest)] / "adapter_model.safetensors").read_bytes() == b"weights"
+        assert started[0].handle.engine.requests[0]["model"] == adapter_name(manifest)
+
+    while_serving(ws, visit, alias="prod")
+
+    def swap(self: Handle, timeout: float, progress: Any) -> None:
+        file = next(ws.work("serve").rglob("adapter_model.safetensors"))
+        file.chmod(0o644)
+        file.write_bytes(b"WEIGHTS")
+
+    monkeypatch.setattr(Handle, "wait_ready", swap)
+    with pytest.raises(Tampered, match=r"adapter_model\.safetensors"):
         serve.serve(ws, alias="prod")
-    assert started == []
 
 
 def test_what_has_no_proof_is_not_served(ws: Workspace, started: list[Any]) -> None:
@@ -386,7 +409,7 @@ def test_new_keys_open_and_revoked_ones_close(
 def test_a_revoked_certificate_closes_the_endpoint(
     ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "VERIFY_SECONDS", 0.1)
+    monkeypatch.setattr(switching, "VERIFY_SECONDS", 0.1)
     key = add_caller(ws)
 
     def visit(url: str) -> None:
