@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from policies import surfaces
+from policies.arguments import ArgumentStream, check_arguments
 from policies.engine import Enforcer, OutputStream
+from policies.frames import Frames
 from policies.refusal import Refusal, blocked
 from policies.stream import Piece
-from policies.surfaces import Channel, ChatAnswer, Chunk, ChunkChoice, TextAnswer, TextChoice, ToolPiece, Turn
+from policies.surfaces import Channel, ChatChoice, ChunkChoice, TextChoice, ToolPiece, Turn
 from policies.upstream import UpstreamBroken
 from registry.traits import describe
 
@@ -95,18 +97,28 @@ class Ledger:
 
 
 class StreamedAnswer:
-    """Turns the engine's events into the caller's: feed it payloads, send what it returns."""
+    """Turns the engine's events into the caller's: feed it payloads, send what it returns.
 
-    def __init__(self, enforcer: Enforcer, surface: str, answer_id: str, model: str, tools: frozenset[str]) -> None:
+    `refusal` is set once a rule has blocked, `cut` once a rule has aborted every choice: either way the engine is to
+    stop. `exempt` are rules that the caller is exempt from, `choices` how many answers were asked for.
+    """
+
+    def __init__(
+        self, enforcer: Enforcer, surface: str, frames: Frames, tools: frozenset[str], *, exempt: frozenset[str] = NONE,
+        choices: int = 1,
+    ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.refusal: Refusal | None = None
-        self.done = False
-        self._enforcer, self._surface, self._id, self._model, self._tools = enforcer, surface, answer_id, model, tools
-        self._streams: dict[Channel, OutputStream] = {}
-        self._main = enforcer.guards_off(surface)
+        self.done = self.cut = False
+        self._enforcer, self._surface, self._frames, self._tools = enforcer, surface, frames, tools
+        self._streams: dict[Channel, OutputStream | ArgumentStream] = {}
+        self._main = enforcer.guards_off(surface) | exempt
         self._elsewhere = elsewhere(enforcer) | self._main
+        self._asked = choices
         self._choices: set[int] = set()
         self._spoken: set[int] = set()
+        self._aborted: set[int] = set()
+        self._quick: dict[int, tuple[Callable[[str], Piece], list[str]]] = {}
         self._created = 0
 
     def feed(self, payloads: Sequence[bytes]) -> bytes:
@@ -122,80 +134,105 @@ class StreamedAnswer:
                     raise UpstreamBroken("the engine ended a stream in the middle of a choice")
                 self.done = True
                 break
-            out.extend(self._events(payload))
-            if self.refusal is not None:
+            out.append(self._events(payload))
+            if self.refusal is not None or self.cut:
                 break
         return b"".join(out)
 
-    def usage_event(self) -> bytes:
-        """Return the last chunk of a stream with token counts."""
-        usage = self.ledger.usage or surfaces.Usage()
-        return surfaces.event(self._frame([], usage))
+    def closing(self) -> bytes:
+        """Return what ends the stream well."""
+        return self._frames.closing(self.ledger.usage)
 
     def blocked_events(self, refusal: Refusal, request_id: str) -> bytes:
         """Return what ends a blocked stream: `content_filter` for every open choice, the error, the end mark."""
         cut = sorted(self._choices - self.ledger.finishes.keys()) or [0]
         self.ledger.finishes.update(dict.fromkeys(cut, "content_filter"))
-        ended = self._frame([self._ending(index) for index in cut])
-        return surfaces.event(ended) + error_event(refusal, request_id)
+        ended = self._frames.pieces(self._created, [self._ending(index) for index in cut])
+        return ended + self._frames.failing(refusal, request_id)
 
     def _ending(self, index: int) -> ChunkChoice | TextChoice:
         if self._surface == "chat":
             return ChunkChoice(Turn(), index, "content_filter")
         return TextChoice("", index, "content_filter")
 
-    def _frame(
-        self, choices: Sequence[ChunkChoice | TextChoice], usage: surfaces.Usage | None = None
-    ) -> surfaces.Streamed:
-        if self._surface == "chat":
-            return Chunk(self._id, "chat.completion.chunk", self._created, self._model, list(choices), usage)  # type: ignore[arg-type]
-        return TextAnswer(self._id, "text_completion", self._created, self._model, list(choices), usage)  # type: ignore[arg-type]
-
-    def _events(self, payload: bytes) -> Iterable[bytes]:
+    def _events(self, payload: bytes) -> bytes:
         try:
-            chunk = surfaces.read_chunk(self._surface, payload, self._id, self._model)
+            chunk = surfaces.read_pieces(self._surface, payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamBroken(f"the engine sent no chunk: {error}") from None
-        self._created = chunk.created
         if chunk.usage is not None:
             self.ledger.count(chunk.usage)
-            chunk.usage = None
+        choices = chunk.choices
+        if len(choices) == 1:
+            choice = choices[0]
+            known = self._quick.get(choice.index)
+            text = choice.only_text() if known is not None else ""
+            if known is not None and text:
+                piece = known[0](text)
+                if not piece.hits and piece.blocked is None:
+                    if not piece.text:
+                        return b""
+                    known[1].append(piece.text)
+                    return self._frames.quick(choice.index, piece.text)
+                return self._slowly(chunk.created, [choice], piece)
+        return self._slowly(chunk.created, choices, None)
+
+    def _slowly(self, created: int, choices: Sequence[ChunkChoice | TextChoice], first: Piece | None) -> bytes:
+        """Return the event of a chunk of any shape; `first` is what its first text came to, where it is known."""
+        self._created = created or self._created
         kept = []
-        for choice in chunk.choices:
+        for choice in choices:
             if choice.index in self.ledger.finishes:
                 continue  # nothing may follow a choice's end
-            if self._enforce(choice):
+            if self._enforce(choice, first):
                 kept.append(choice)
             if self.refusal is not None:
                 break
-        if kept:
-            chunk.choices = kept  # type: ignore[assignment]
-            yield surfaces.event(chunk)
+        if self._aborted and len(self.ledger.finishes) >= self._asked:
+            self.cut = self._aborted.issuperset(self._choices)
+        return self._frames.pieces(self._created, kept) if kept else b""
 
-    def _enforce(self, choice: ChunkChoice | TextChoice) -> bool:
+    def _enforce(self, choice: ChunkChoice | TextChoice, first: Piece | None) -> bool:
         """Put a choice's texts through their streams; say whether it is worth sending."""
         if isinstance(choice, ChunkChoice):
             self._check_tools(choice.delta.tool_calls)
         self._choices.add(choice.index)
+        stopped = False
         for slot in surfaces.slots(choice):
             text = slot.get()
             if not text:
                 continue
-            stream = self._streams.get(slot.key)
-            if stream is None:
-                exempt = self._main if slot.key[1] in MAIN else self._elsewhere
-                stream = self._streams[slot.key] = self._enforcer.stream(exempt=exempt)
-            piece = stream.push(text)
+            if stopped:
+                slot.put("")
+                continue
+            piece = first if first is not None else self._stream(slot.key).push(text)
             slot.put(piece.text)
             self.ledger.release(slot.key, piece.text)
-            self._note(piece)
+            stopped = self._note(piece, choice.index)
+            if stopped and isinstance(choice, ChunkChoice):
+                choice.delta.keep_calls(slot.key[1])
+        if choice.index in self._aborted:
+            choice.finish_reason = "content_filter"
         if choice.finish_reason is not None and self.refusal is None:
             self._finish(choice)
         if self.refusal is not None:
             choice.finish_reason = None
         return self._speak(choice)
 
+    def _stream(self, channel: Channel) -> OutputStream | ArgumentStream:
+        """Return the stream of a channel."""
+        stream = self._streams.get(channel)
+        if stream is None:
+            name = channel[1]
+            if name.startswith("tool:"):
+                stream = ArgumentStream(self._enforcer, self._elsewhere)
+            else:
+                stream = self._enforcer.stream(exempt=self._main if name in MAIN else self._elsewhere)
+            self._streams[channel] = stream
+        return stream
+
     def _finish(self, choice: ChunkChoice | TextChoice) -> None:
+        self._quick.pop(choice.index, None)
         for channel, stream in self._streams.items():
             if channel[0] != choice.index:
                 continue
@@ -203,16 +240,23 @@ class StreamedAnswer:
             if piece.text:
                 surfaces.append(choice, channel, piece.text)
                 self.ledger.release(channel, piece.text)
-            self._note(piece)
+            self._note(piece, choice.index)
         if self.refusal is None:
-            choice.finish_reason = choice.finish_reason if choice.finish_reason in FINISHES else "stop"
+            reason = "content_filter" if choice.index in self._aborted else choice.finish_reason
+            choice.finish_reason = reason if reason in FINISHES else "stop"
             self.ledger.finishes[choice.index] = choice.finish_reason
 
-    def _note(self, piece: Piece) -> None:
+    def _note(self, piece: Piece, index: int) -> bool:
+        """Keep which rules had a say; say whether nothing may follow in this choice."""
         if piece.hits or piece.blocked:
             self.ledger.hit(rule_ids(piece))
-        if piece.blocked and self.refusal is None:
+        if not piece.blocked:
+            return False
+        if aborts(piece):
+            self._aborted.add(index)
+        elif self.refusal is None:
             self.refusal = blocked([piece.blocked], "answer")
+        return True
 
     def _check_tools(self, calls: Sequence[ToolPiece] | None) -> None:
         if calls and self.refusal is None:
@@ -232,29 +276,49 @@ class StreamedAnswer:
                 choice.delta.content = ""
         if says:
             self._spoken.add(choice.index)
+            self._hasten(choice.index)
         return says
 
+    def _hasten(self, index: int) -> None:
+        """Let the next pieces of a choice's main text take the short way, once it has spoken some of it."""
+        channel = (index, "content" if self._surface == "chat" else "text")
+        released = self.ledger.released.get(channel)
+        if released is not None and index not in self._quick and index not in self.ledger.finishes:
+            self._quick[index] = (self._streams[channel].push, released)
 
-def enforce_whole(enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[str], ledger: Ledger) -> Refusal | None:
+
+def enforce_whole(
+    enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[str], ledger: Ledger, exempt: frozenset[str] = NONE
+) -> Refusal | None:
     """Put every text of a whole answer through the output rules, in place; return the refusal when one blocks."""
-    exempt = elsewhere(enforcer)
+    away = elsewhere(enforcer) | exempt
     for choice in answer.choices:
-        if isinstance(answer, ChatAnswer):
-            choice.message.role = "assistant"  # type: ignore[union-attr]
-            calls = choice.message.tool_calls  # type: ignore[union-attr]
+        if isinstance(choice, ChatChoice):
+            choice.message.role = "assistant"
+            calls = choice.message.tool_calls
             refusal = tool_refusal(calls, tools) if isinstance(calls, list) and calls else None
             if refusal is not None:
                 return refusal
+        aborted = False
         for slot in surfaces.slots(choice):
             text = slot.get()
-            if not text:
+            if not text or aborted:
+                slot.put("")
                 continue
-            piece = enforcer.check_output(text, exempt=NONE if slot.key[1] in MAIN else exempt)
+            if slot.key[1].startswith("tool:"):
+                piece = check_arguments(enforcer, text, away)
+            else:
+                piece = enforcer.check_output(text, exempt=exempt if slot.key[1] in MAIN else away)
             ledger.hit(rule_ids(piece))
-            if piece.blocked:
+            if piece.blocked and not aborts(piece):
                 return blocked([piece.blocked], "answer")
             slot.put(piece.text)
-        choice.finish_reason = choice.finish_reason if choice.finish_reason in FINISHES else "stop"
+            if piece.blocked:
+                aborted = True
+                if isinstance(choice, ChatChoice):
+                    choice.message.keep_calls(slot.key[1])
+        reason = "content_filter" if aborted else choice.finish_reason
+        choice.finish_reason = reason if reason in FINISHES else "stop"
         ledger.finishes[choice.index] = choice.finish_reason
     ledger.count(answer.usage)
     return None
@@ -289,12 +353,12 @@ def elsewhere(enforcer: Enforcer) -> frozenset[str]:
     return frozenset(rule.id for rule in enforcer.compiled.output.whole)
 
 
+def aborts(piece: Piece) -> bool:
+    """Say whether a text ends here without an error: its rule's action is `abort`."""
+    return bool(getattr(piece, "aborts", False))
+
+
 def rule_ids(piece: Piece) -> list[str]:
     """Return the ids of the rules that found something in a text, each once, in order, the blocking one last."""
     found = [hit.rule for hit in piece.hits]
     return list(dict.fromkeys([*found, piece.blocked] if piece.blocked else found))
-
-
-def error_event(refusal: Refusal, request_id: str) -> bytes:
-    """Return a stream's terminal error event and its end mark."""
-    return surfaces.event({"error": refusal.detail(request_id)}) + surfaces.DONE

@@ -17,6 +17,10 @@ from registry.traits import describe
 
 if TYPE_CHECKING:
     from policies.desk import Desk
+    from policies.frames import Frames
+
+SURFACES = frozenset({"chat", "completions", "responses"})
+"""What every engine can answer."""
 
 _process = secrets.token_hex(5)
 _serial = iter(range(1 << 62))
@@ -36,7 +40,8 @@ class Served:
     """What an endpoint serves: the name callers use, and the digests every decision repeats.
 
     `defaults` are the candidate's generation defaults, `system_prompt` its first message. `certificate` is empty under
-    an evaluation permit, where `endpoint` and `model` are `permit/<id>`.
+    an evaluation permit, where `endpoint` and `model` are `permit/<id>`. `surfaces` are what the engine can answer,
+    `control_tokens` the tokenizer's own marks, `fim` its tokens for a prefix, a suffix and the middle between them.
     """
 
     endpoint: str
@@ -47,11 +52,17 @@ class Served:
     bundle: str
     system_prompt: str = ""
     defaults: dict[str, Any] = field(default_factory=dict)
+    surfaces: frozenset[str] = SURFACES
+    control_tokens: tuple[str, ...] = ()
+    fim: tuple[str, str, str] | None = None
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The facts of one request; `decision` is its record. `sending` is set once the first byte of a stream left."""
+    """The facts of one request; `decision` is its record. `sending` is set once the first byte of a stream left.
+
+    `frames` writes the stream, where there is one.
+    """
 
     surface: str
     served: Served
@@ -72,6 +83,7 @@ class Exchange:
     input_hash: str = ""
     input_traits: dict[str, Any] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
+    frames: Frames | None = None
     gone: bool = False
     sending: bool = False
     logged: bool = False

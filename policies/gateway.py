@@ -32,12 +32,19 @@ STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 ROUTES = {
     "/v1/chat/completions": "POST",
     "/v1/completions": "POST",
+    "/v1/responses": "POST",
+    "/v1/embeddings": "POST",
     "/v1/models": "GET",
     "/health": "GET",
     "/ready": "GET",
     "/metrics": "GET",
 }
-SURFACES = {"/v1/chat/completions": "chat", "/v1/completions": "completions"}
+SURFACES = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+}
 
 
 class Gateway:
@@ -164,7 +171,7 @@ class Gateway:
         finally:
             timer.cancel()
             watch.cancel()
-            call.close()
+            generation.close()
 
     async def _stream(self, exchange: Exchange, generation: Generation, call: Call, send: Send) -> None:
         """Send what the generation releases; the response starts with the first released byte, not before."""
@@ -240,7 +247,7 @@ class Gateway:
         except JournalDown:
             log.warning("the outcome of %s is queued, not durable", exchange.request_id)
         if exchange.sending:
-            data = surfaces.event({"error": refusal.detail(exchange.request_id)}) + surfaces.DONE
+            data = exchange.frames.failing(refusal, exchange.request_id) if exchange.frames else b""
             await send({"type": "http.response.body", "body": data, "more_body": False})
             return
         extra = [JSON, *self._receipt(exchange)]

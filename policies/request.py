@@ -24,7 +24,6 @@ from policies.request_types import (
     Message,
     StreamOptions,
     StructuredOutputs,
-    TextPart,
 )
 from policies.responses import ResponsesRequest, as_chat
 
@@ -32,6 +31,9 @@ MOST_DEPTH = 32
 """Levels of objects and lists within a free-form field: a schema, a tool's parameters."""
 MOST_VALUES = 8192
 """Values within a free-form field."""
+
+Asked = Generating | EmbeddingsRequest
+"""What any surface asks of the engine."""
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "chat": msgspec.json.Decoder(ChatRequest),
@@ -45,8 +47,8 @@ _NEUTRAL = ("logprobs", "top_logprobs")
 _UNUSED = (*WITHOUT_EFFECT, "modalities", "store", "echo", "best_of")
 
 
-def decode(surface: str, body: bytes) -> Generating:
-    """Return the typed request of a generating surface; of `responses`, the chat request that asks the same.
+def decode(surface: str, body: bytes) -> Asked:
+    """Return the typed request of a surface; of `responses`, the chat request that asks the same.
 
     Raises:
         Refusal: 400, naming the wrong field.
@@ -54,7 +56,8 @@ def decode(surface: str, body: bytes) -> Generating:
     request = decode_as(surface, body)
     if isinstance(request, ResponsesRequest):
         request = as_chat(request)
-    _settle(request)
+    if not isinstance(request, EmbeddingsRequest):
+        _settle(request)
     return request  # type: ignore[no-any-return]
 
 
@@ -162,13 +165,17 @@ def _settle_format(request: ChatRequest) -> None:
         raise Refusal(400, "invalid_field", message, param="response_format")
 
 
-def rewrite(request: Generating, check: Callable[[str], str], inside: Callable[[str], str] | None = None) -> None:
+def rewrite(request: Asked, check: Callable[[str], str], inside: Callable[[str], str] | None = None) -> None:
     """Replace every text that becomes part of the model's input by `check(text)`.
 
     The arguments of a past tool call are JSON, which a template reads: each string in it, decoded, is replaced by
     `inside(string)` first. Constraints (`structured_outputs`) shape the answer, not the input: what they force is met
     by the output rules.
     """
+    if isinstance(request, EmbeddingsRequest):
+        given = request.input
+        request.input = check(given) if isinstance(given, str) else [check(text) for text in given]
+        return
     if isinstance(request, CompletionRequest):
         prompt = request.prompt
         request.prompt = check(prompt) if isinstance(prompt, str) else [check(text) for text in prompt]
@@ -211,9 +218,9 @@ def _rewrite_json(value: Any, check: Callable[[str], str]) -> Any:
     return value
 
 
-def hidden_texts(request: Generating) -> list[str]:
+def hidden_texts(request: Asked) -> list[str]:
     """Return texts that a template puts together or reads out of JSON: they are not in the encoded request as such."""
-    if isinstance(request, CompletionRequest):
+    if not isinstance(request, ChatRequest):
         return []
     found = []
     for message in request.messages:
@@ -253,6 +260,6 @@ def encode(
 
 
 __all__ = [
-    "ChatRequest", "CompletionRequest", "Generating", "Message", "TextPart", "constraint", "decode", "decode_as",
-    "encode", "hidden_texts", "rewrite",
+    "Asked", "ChatRequest", "CompletionRequest", "Generating", "Message", "constraint", "decode", "decode_as", "encode",
+    "hidden_texts", "rewrite",
 ]  # fmt: skip

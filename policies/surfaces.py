@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 DONE = b"data: [DONE]\n\n"
-TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
-"""The text channels of a chat turn; tool-call arguments are further ones."""
+TEXT_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
+"""The text channels of a chat turn, in the order in which a model writes them; tool-call arguments follow."""
 
 Channel = tuple[int, str]
 """(choice index, channel name); tool arguments are `tool:<index>`, a completion's text is `text`."""
@@ -59,6 +59,10 @@ class Turn(Struct, omit_defaults=True):
         """Say whether nothing but a role is left."""
         return not (self.content or self.reasoning or self.reasoning_content or self.refusal or self.tool_calls)
 
+    def keep_calls(self, channel: str) -> None:
+        """Drop the tool calls after the one whose arguments a channel is; all of them for any other channel."""
+        self.tool_calls = _calls_until(self.tool_calls, channel)
+
 
 class ChunkChoice(Struct):
     """A choice of a streamed chat chunk."""
@@ -66,6 +70,12 @@ class ChunkChoice(Struct):
     delta: Turn
     index: int = 0
     finish_reason: str | None = None
+
+    def only_text(self) -> str:
+        """Return the content where that is all the choice says, else ``."""
+        said = self.delta
+        more = self.finish_reason is not None or said.reasoning or said.reasoning_content or said.refusal
+        return "" if more or said.tool_calls else said.content or ""
 
 
 class Chunk(Struct, omit_defaults=True):
@@ -86,6 +96,10 @@ class TextChoice(Struct):
     index: int = 0
     finish_reason: str | None = None
     logprobs: None = None
+
+    def only_text(self) -> str:
+        """Return the text where that is all the choice says, else ``."""
+        return self.text if self.finish_reason is None else ""
 
 
 class TextAnswer(Struct, omit_defaults=True):
@@ -108,6 +122,11 @@ class Message(Struct):
     reasoning_content: str | msgspec.UnsetType | None = msgspec.UNSET
     refusal: str | None = None
     tool_calls: list[ToolPiece] | msgspec.UnsetType | None = msgspec.UNSET
+
+    def keep_calls(self, channel: str) -> None:
+        """Drop the tool calls after the one whose arguments a channel is; all of them for any other channel."""
+        calls = self.tool_calls if isinstance(self.tool_calls, list) else None
+        self.tool_calls = _calls_until(calls, channel) or msgspec.UNSET
 
 
 class ChatChoice(Struct):
@@ -162,21 +181,32 @@ class _EngineChunk(Struct):
     usage: Usage | None = None
 
 
+class _TextPieces(Struct):
+    choices: list[TextChoice]
+    created: int = 0
+    usage: Usage | None = None
+
+
 _chunk = msgspec.json.Decoder(_EngineChunk)
 _text = msgspec.json.Decoder(_EngineText)
 _chat = msgspec.json.Decoder(_EngineChat)
 _encoder = msgspec.json.Encoder()
 
 Streamed = Chunk | TextAnswer
+Pieces = _EngineChunk | _TextPieces
 Whole = ChatAnswer | TextAnswer
 
 
-def read_chunk(surface: str, data: bytes, answer_id: str, model: str) -> Streamed:
-    """Return one streamed chunk under our id and the name the caller asked for; raises msgspec.DecodeError."""
+def read_pieces(surface: str, data: bytes) -> Pieces:
+    """Return what is new in one streamed chunk of `chat` or `completions`; raises msgspec.DecodeError."""
     if surface == "chat":
-        read = _chunk.decode(data)
-        return Chunk(answer_id, "chat.completion.chunk", read.created, model, read.choices, read.usage)
-    return _text_answer(data, answer_id, model)
+        return _chunk.decode(data)
+    read = _text.decode(data)
+    return _TextPieces(
+        [TextChoice(choice.text, choice.index, choice.finish_reason) for choice in read.choices],
+        read.created,
+        read.usage,
+    )
 
 
 def read_whole(surface: str, data: bytes, answer_id: str, model: str) -> Whole:
@@ -192,6 +222,13 @@ def _text_answer(data: bytes, answer_id: str, model: str) -> TextAnswer:
     read = _text.decode(data)
     choices = [TextChoice(choice.text, choice.index, choice.finish_reason) for choice in read.choices]
     return TextAnswer(answer_id, "text_completion", read.created, model, choices, read.usage)
+
+
+def _calls_until(calls: list[ToolPiece] | None, channel: str) -> list[ToolPiece] | None:
+    if not calls or not channel.startswith("tool:"):
+        return None
+    last = int(channel.removeprefix("tool:"))
+    return [tool for place, tool in enumerate(calls) if (place if tool.index is None else tool.index) <= last]
 
 
 def encode(value: Any) -> bytes:
@@ -273,25 +310,19 @@ def append(choice: ChunkChoice | TextChoice, channel: Channel, text: str) -> Non
     choice.delta.tool_calls = [*(choice.delta.tool_calls or ()), piece]
 
 
-def as_chunks(answer: Whole, *, include_usage: bool) -> list[Streamed]:
-    """Return a whole answer as the chunks of a stream: for answers that are released only when they are complete."""
-    usage = answer.usage
-    chunks: list[Streamed] = []
+def as_pieces(answer: Whole) -> list[ChunkChoice | TextChoice]:
+    """Return a whole answer as pieces of a stream: for answers that are released only when they are complete."""
+    pieces: list[ChunkChoice | TextChoice] = []
     for choice in answer.choices:
         if isinstance(choice, TextChoice):
-            parts: list[Any] = [choice]
-            chunks.append(TextAnswer(answer.id, answer.object, answer.created, answer.model, parts))
+            pieces.append(choice)
             continue
         said = choice.message
         tools = said.tool_calls if isinstance(said.tool_calls, list) else None
         for number, tool in enumerate(tools or ()):
             tool.index = number
-        thoughts = (said.reasoning or None, said.reasoning_content or None)
-        turn = Turn("assistant", said.content, *thoughts, said.refusal, tools)
-        parts = [ChunkChoice(turn, choice.index, choice.finish_reason)]
-        chunks.append(Chunk(answer.id, "chat.completion.chunk", answer.created, answer.model, parts))
-    if include_usage and usage is not None:
-        last = TextAnswer if isinstance(answer, TextAnswer) else Chunk
-        kind = answer.object if isinstance(answer, TextAnswer) else "chat.completion.chunk"
-        chunks.append(last(answer.id, kind, answer.created, answer.model, [], usage))
-    return chunks
+        turn = Turn(
+            "assistant", said.content, said.reasoning or None, said.reasoning_content or None, said.refusal, tools
+        )
+        pieces.append(ChunkChoice(turn, choice.index, choice.finish_reason))
+    return pieces

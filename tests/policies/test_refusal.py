@@ -68,7 +68,7 @@ def test_the_rate_limit_says_when_to_come_back(run: Running) -> None:
 
 
 VLLM_ROUTES = [
-    "/invocations", "/inference/v1/generate", "/tokenize", "/detokenize", "/v1/embeddings", "/v1/responses", "/pooling",
+    "/invocations", "/inference/v1/generate", "/tokenize", "/detokenize", "/v1/responses/x", "/pooling",
     "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/audio/transcriptions", "/load",
     "/version", "/server_info", "/reset_prefix_cache", "/sleep", "/wake_up", "/collective_rpc", "/v1/load_lora_adapter",
     "/start_profile", "/docs", "/openapi.json", "/ping", "/", "//v1/chat/completions", "/v1/chat/completions/",

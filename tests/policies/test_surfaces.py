@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import surfaces
+from policies.frames import ChunkFrames
 from policies.refusal import Refusal
 from policies.request import ChatRequest, CompletionRequest, decode, encode, rewrite
 from tests.stubs.engine import Script, stream_events, whole
@@ -39,8 +40,9 @@ def test_comments_are_dropped_and_several_data_lines_refused() -> None:
 def test_only_listed_fields_are_read() -> None:
     choice = {"index": 0, "delta": {"content": "a", "token_ids": [1]}, "logprobs": {"a": 1}, "stop_reason": "secret"}
     noisy = {"id": "x", "choices": [choice], "prompt_token_ids": [1], "system_fingerprint": "f"}
-    chunk = surfaces.read_chunk("chat", orjson.dumps(noisy), "hr-1", "stdlib")
-    said = orjson.loads(surfaces.encode(chunk))
+    chunk = surfaces.read_pieces("chat", orjson.dumps(noisy))
+    frames = ChunkFrames("chat", "hr-1", "stdlib", include_usage=False)
+    said = orjson.loads(frames.pieces(chunk.created, chunk.choices).removeprefix(b"data: "))
     assert said == {
         "id": "hr-1", "object": "chat.completion.chunk", "created": 0, "model": "stdlib",
         "choices": [{"delta": {"content": "a"}, "index": 0, "finish_reason": None}],
@@ -49,20 +51,19 @@ def test_only_listed_fields_are_read() -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("channel", ["content", "tool", "reasoning_content"])
-def test_a_whole_answer_as_chunks_says_the_same(chat: bool, channel: str) -> None:
+def test_a_whole_answer_as_pieces_says_the_same(chat: bool, channel: str) -> None:
     surface = "chat" if chat else "completions"
     answer = surfaces.read_whole(surface, orjson.dumps(whole(Script(["a", "b"], channel), chat)), "hr-1", "m")
-    chunks = surfaces.as_chunks(answer, include_usage=True)
-    assert chunks[-1].usage == answer.usage
+    pieces = surfaces.as_pieces(answer)
     texts = {slot.key: slot.get() for choice in answer.choices for slot in surfaces.slots(choice)}
-    again = {slot.key: slot.get() for chunk in chunks for choice in chunk.choices for slot in surfaces.slots(choice)}
+    again = {slot.key: slot.get() for piece in pieces for slot in surfaces.slots(piece)}
     assert texts == again
     assert "ab" in texts.values()
 
 
 def test_text_can_be_appended_to_a_channel_that_a_chunk_did_not_carry() -> None:
     last = orjson.loads(stream_events(Script(["a"]), chat=True)[-3][6:])
-    chunk = surfaces.read_chunk("chat", orjson.dumps(last), "hr-1", "m")
+    chunk = surfaces.read_pieces("chat", orjson.dumps(last))
     for channel in ("content", "reasoning", "tool:0", "tool:0", "tool:2"):
         surfaces.append(chunk.choices[0], (0, channel), "x")  # type: ignore[arg-type]
     delta = orjson.loads(surfaces.encode(chunk))["choices"][0]["delta"]
@@ -73,7 +74,7 @@ def test_text_can_be_appended_to_a_channel_that_a_chunk_did_not_carry() -> None:
 def test_bad_chunks_are_errors() -> None:
     for data in (b"", b"{}", b'{"choices":1}', b'{"error":{}}', b"\xff"):
         with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-            surfaces.read_chunk("chat", data, "hr-1", "m")
+            surfaces.read_pieces("chat", data)
 
 
 def test_rewriting_reaches_every_text_once() -> None:
