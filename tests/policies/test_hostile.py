@@ -11,7 +11,6 @@ import json
 import random
 import re
 import resource
-import socket
 from collections.abc import Iterator
 from typing import Any
 
