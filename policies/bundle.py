@@ -16,7 +16,7 @@ import pydantic
 from policies.authorize import ACTIONS, Authorizer, Caller, ModelState
 from policies.compiled import CompiledCache
 from policies.engine import Enforcer, Piece
-from policies.rules import AnyRule, GuardrailsRule, SpanRule
+from policies.rules import AnyRule, CodeRule, SpanRule
 from policies.scan import CompiledBundle, compile_side
 from policies.stream import placeholder
 from registry.access import CedarPolicies
@@ -73,7 +73,7 @@ def load(folder: Path, digest: str = "") -> Bundle:
         )
     spec = load_spec(folder / "bundle.yaml", BundleSpec)
     access, schema = _read(folder / "access.cedar"), _read(folder / "access.cedarschema")
-    bundle = Bundle(folder, spec, access, schema, digest or _digest(folder))
+    bundle = Bundle(folder, spec, access, schema, digest or content_digest(folder))
     _check_access(bundle)
     _check_validators(bundle)
     return bundle
@@ -263,7 +263,7 @@ def _check_validators(bundle: Bundle) -> None:
     """Refuse validator files that are not in the bundle: they would not be part of what is certified."""
     root = bundle.folder.resolve()
     for rule in bundle.spec.rules:
-        place = rule.validator.partition(":")[0] if isinstance(rule, GuardrailsRule) else ""
+        place = rule.target.partition(":")[0] if isinstance(rule, CodeRule) else ""
         if not place.endswith(".py"):
             continue
         file = (root / place).resolve()
@@ -279,11 +279,13 @@ def _whole_rules(bundle: Bundle) -> frozenset[str]:
     return frozenset(rule.id for rule in bundle.spec.rules if not isinstance(rule, SpanRule))
 
 
-def _digest(folder: Path) -> str:
-    """Return a digest of the bundle's files, for a bundle that is not registered."""
+def content_digest(folder: Path) -> str:
+    """Return a digest of a bundle's files: the same for a folder and for a checkout of what was registered from it."""
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+        if path.is_file() and not hidden and path.suffix != ".pyc":
             data = path.read_bytes()
-            state.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode() + data)
+            state.update(f"{name.as_posix()}\0{len(data)}\0".encode() + data)
     return "sha256:" + state.hexdigest()

@@ -6,28 +6,14 @@ The gateway, replay, tests and training rewards decide with this same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from policies import decode
+from policies.guard_rules import GuardRule, guard_rule
 from policies.normalize import clean
-from policies.rules import FormatRule, GuardrailsRule, JsonSchemaRule
+from policies.rules import FormatRule, JsonSchemaRule, LanguageRule
 from policies.scan import CompiledBundle, CompiledSide
 from policies.stream import MOST_HELD, NOTHING, OVERFLOW, Hit, HoldBack, Piece
-
-
-@dataclass(frozen=True, slots=True)
-class GuardRule:
-    """A rule that the guard worker runs on the whole text. `validator` is `module:Class` or `/path/file.py:Class`."""
-
-    id: str
-    type: str
-    action: str
-    validator: str
-    kwargs: dict[str, Any]
-    deadline_s: float
-    surfaces: tuple[str, ...] = ("chat", "completions")
 
 
 class Enforcer:
@@ -38,15 +24,18 @@ class Enforcer:
         self.guard_rules: tuple[GuardRule, ...] = tuple(
             guard_rule(rule, compiled.folder) for rule in compiled.output.guards
         )
+        self.input_guards: tuple[GuardRule, ...] = tuple(
+            guard_rule(rule, compiled.folder) for rule in compiled.input.guards
+        )
 
     def check_input(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
-        """Return what of a whole input may go to the engine."""
-        return _check(self.compiled.input, text, exempt)
+        """Return what of a whole input may go to the engine, apart from `input_guards`, which the guard worker runs."""
+        return _whole(self.compiled.input, _check(self.compiled.input, text, exempt), exempt)
 
     def check_output(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
         """Return what of a whole output may go to the caller, apart from `guard_rules`, which the guard worker runs."""
         piece = _check(self.compiled.output, text, exempt)
-        return self._whole(piece, exempt) if self.holds_whole_text(exempt) else piece
+        return _whole(self.compiled.output, piece, exempt)
 
     def stream(self, *, exempt: frozenset[str] = frozenset()) -> OutputStream:
         """Return a new stream state: one for each text channel of each choice."""
@@ -64,15 +53,6 @@ class Enforcer:
     def decode_fields(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields to set on the request to the engine; they replace the caller's own. May raise Refused."""
         return decode.decode_fields(self.compiled.output.rules, request)
-
-    def _whole(self, piece: Piece, exempt: frozenset[str]) -> Piece:
-        """Apply the rules on the whole text to a finished output; a block leaves nothing of it."""
-        if piece.blocked is not None:
-            return Piece("", piece.hits, piece.blocked)
-        for rule in self.compiled.output.whole:
-            if rule.id not in exempt and not rule.accepts(piece.text):
-                return Piece("", (*piece.hits, _whole_hit(rule, piece)), rule.id)
-        return piece
 
 
 class OutputStream:
@@ -106,7 +86,7 @@ class OutputStream:
         self._parts.append(piece.text)
         whole = Piece("".join(self._parts), (*self._hits, *piece.hits), piece.blocked)
         self._forget()
-        return self._enforcer._whole(whole, self._exempt)
+        return _whole(self._enforcer.compiled.output, whole, self._exempt)
 
     def _keep(self, piece: Piece) -> Piece:
         """Keep a piece back until the end; a block is told at once, with nothing of the text."""
@@ -126,16 +106,6 @@ class OutputStream:
         self._parts, self._hits, self._size = [], [], 0
 
 
-def guard_rule(rule: GuardrailsRule, folder: Path) -> GuardRule:
-    """Return a guardrails rule with its validator file found in the bundle's folder."""
-    place, _, name = rule.validator.partition(":")
-    if place.endswith(".py"):
-        place = str((folder / place).resolve())
-    return GuardRule(
-        rule.id, rule.type, rule.action, f"{place}:{name}", dict(rule.kwargs), rule.deadline_s, tuple(rule.surfaces)
-    )
-
-
 def _check(side: CompiledSide, text: str, exempt: frozenset[str]) -> Piece:
     text = clean(text)
     regions = side.regions(text)
@@ -144,7 +114,18 @@ def _check(side: CompiledSide, text: str, exempt: frozenset[str]) -> Piece:
     return HoldBack(side, exempt).whole(text, regions)
 
 
-def _whole_hit(rule: JsonSchemaRule | FormatRule, piece: Piece) -> Hit:
+def _whole(side: CompiledSide, piece: Piece, exempt: frozenset[str]) -> Piece:
+    """Apply the rules on the whole text to a finished one; where one holds it whole, a block leaves nothing of it."""
+    if piece.blocked is not None:
+        held = any(rule.id not in exempt for rule in (*side.whole, *side.guards))
+        return Piece("", piece.hits, piece.blocked) if held else piece
+    for rule in side.whole:
+        if rule.id not in exempt and not rule.accepts(piece.text):
+            return Piece("", (*piece.hits, _whole_hit(rule, piece)), rule.id)
+    return piece
+
+
+def _whole_hit(rule: JsonSchemaRule | FormatRule | LanguageRule, piece: Piece) -> Hit:
     return Hit(rule.id, rule.type, rule.action, 0, len(piece.text))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from policies.checksums import CHECKS
+from policies.language import Language, Script, speaks
 from policies.normalize import see
 from policies.pattern import Branch, PatternError, literal, parse
 
@@ -28,6 +29,7 @@ Check = Annotated[
 ]
 View = Literal["exact", "plain", "folded", "lookalike"]
 Coding = Literal["base64", "hex", "url"]
+Surface = Literal["chat", "completions", "responses"]
 
 
 class Rule(pydantic.BaseModel):
@@ -212,26 +214,86 @@ class FormatRule(Rule):
         return text in self.choices
 
 
-class GuardrailsRule(Rule):
-    """A guardrails-ai validator, run on the whole text by the guard worker; what goes wrong there blocks.
+class LanguageRule(Rule):
+    """The whole text is in languages and scripts of these lists, as far as they are told; see `policies.language`.
 
-    `validator` is `module:Class`, or `file.py:Class` for a file of the bundle. `action: redact` replaces the
-    spans that the validator names, or the whole text.
+    A text whose language is not told (short, code, a mixture) passes unless `unknown: block`.
+    """
+
+    kind: Literal["language"]
+    type: Type = "language"
+    action: Literal["block"] = "block"
+    languages: Annotated[list[Language], pydantic.Field(min_length=1)]
+    scripts: Annotated[list[Script], pydantic.Field(min_length=1)] = ["latin"]
+    """Letters of other scripts may not prevail. The languages told are of Latin script."""
+    unknown: Literal["pass", "block"] = "pass"
+
+    def accepts(self, text: str) -> bool:
+        """Say whether every part of a whole text is in the allowed languages and scripts."""
+        return speaks(text, frozenset(self.languages), frozenset(self.scripts), unknown=self.unknown == "pass")
+
+
+class CodeRule(Rule):
+    """What rules share that a worker process decides on the whole text; whatever goes wrong there blocks."""
+
+    side: Side = "output"
+    type: Type = "guard"
+    action: Literal["block", "redact", "mask"] = "block"
+    """`redact` and `mask` replace the spans that the code names, or the whole text."""
+    kwargs: dict[str, Any] = {}
+    surfaces: Annotated[list[Surface], pydantic.Field(min_length=1)] = ["chat", "completions", "responses"]
+    """Where answers are checked: there they are sent once they are whole, elsewhere they stream. Inputs always are."""
+    deadline_s: Annotated[float, pydantic.Field(gt=0, le=60)] = 2.0
+    memory_mb: Annotated[int, pydantic.Field(ge=0, le=1 << 20)] = 0
+    """Address space of the worker; 0 leaves the default: 1024 for `python`, 8192 where `guardrails` is loaded."""
+
+    @property
+    def target(self) -> str:
+        """Where the code is: `module:name`, or `file.py:name` for a file of the bundle."""
+        raise NotImplementedError
+
+
+class GuardrailsRule(CodeRule):
+    """A guardrails-ai validator, run on the whole text by the guard worker.
+
+    `validator` is `module:Class`, or `file.py:Class` for a file of the bundle.
     """
 
     kind: Literal["guardrails"]
-    side: Literal["output"] = "output"
-    type: Type = "guard"
-    action: Literal["block", "redact"] = "block"
     validator: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_][\w./-]*:[A-Za-z_]\w*$")]
-    kwargs: dict[str, Any] = {}
-    surfaces: Annotated[list[Literal["chat", "completions"]], pydantic.Field(min_length=1)] = ["chat", "completions"]
-    """Where it applies; answers there are sent once they are whole, answers elsewhere stream."""
-    deadline_s: Annotated[float, pydantic.Field(gt=0, le=60)] = 2.0
+
+    @property
+    def target(self) -> str:
+        """Where the validator's class is."""
+        return self.validator
+
+
+class PythonRule(CodeRule):
+    """A function of a file in the bundle: takes the text (and `kwargs`), returns what it thinks of it.
+
+    None, True or an empty list pass. False or a message fail; so does a list of (start, end) code points, which are
+    what `redact` and `mask` replace. Anything else, an exception, or no answer in `deadline_s` blocks.
+    """
+
+    kind: Literal["python"]
+    function: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_][\w/-]*\.py:[A-Za-z_]\w*$")]
+
+    @property
+    def target(self) -> str:
+        """Where the function is."""
+        return self.function
 
 
 AnyRule = Annotated[
-    RegexRule | TermsRule | TopicRule | MaxLengthRule | JsonSchemaRule | FormatRule | GuardrailsRule,
+    RegexRule
+    | TermsRule
+    | TopicRule
+    | MaxLengthRule
+    | JsonSchemaRule
+    | FormatRule
+    | LanguageRule
+    | GuardrailsRule
+    | PythonRule,
     pydantic.Field(discriminator="kind"),
 ]
 

@@ -19,7 +19,16 @@ from policies.closure import Automaton
 from policies.compiled import CompiledCache
 from policies.normalize import fold, origins
 from policies.pattern import Branch, Chars, Choice, Node, Series
-from policies.rules import AnyRule, FormatRule, GuardrailsRule, JsonSchemaRule, MaxLengthRule, SpanRule
+from policies.rules import (
+    AnyRule,
+    FormatRule,
+    GuardrailsRule,
+    JsonSchemaRule,
+    LanguageRule,
+    MaxLengthRule,
+    PythonRule,
+    SpanRule,
+)
 from registry.errors import SpecError
 
 logger = logging.getLogger(__name__)
@@ -108,8 +117,8 @@ class CompiledSide:
     lanes: tuple[Lane, ...]
     limit: tuple[int, int] | None
     """(rule number, code points)."""
-    whole: tuple[JsonSchemaRule | FormatRule, ...]
-    guards: tuple[GuardrailsRule, ...]
+    whole: tuple[JsonSchemaRule | FormatRule | LanguageRule, ...]
+    guards: tuple[GuardrailsRule | PythonRule, ...]
 
     def regions(self, text: str) -> list[tuple[int, Region]]:
         """Return (lane, region) of every part of a text that can hold a match."""
@@ -135,8 +144,8 @@ def compile_side(rules: Iterable[AnyRule], side: str, cache: CompiledCache | Non
         rules=here,
         lanes=tuple(lane for folded in (False, True) if (lane := _lane(here, folded, cache)) is not None),
         limit=(min(limits)[1], min(limits)[0]) if limits else None,
-        whole=tuple(rule for rule in here if isinstance(rule, JsonSchemaRule | FormatRule)),
-        guards=tuple(rule for rule in here if isinstance(rule, GuardrailsRule)),
+        whole=tuple(rule for rule in here if isinstance(rule, JsonSchemaRule | FormatRule | LanguageRule)),
+        guards=tuple(rule for rule in here if isinstance(rule, GuardrailsRule | PythonRule)),
     )
 
 

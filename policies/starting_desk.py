@@ -9,21 +9,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policies.assembly import hash_key, served_of
-from policies.authorize import Authorizer, ModelState
+from policies.assembly import hash_key, served_of, state_of
+from policies.authorize import Authorizer
 from policies.bundle import compile_bundle, load
 from policies.compiled import CompiledCache
-from policies.desk import Desk, GuardRunner
+from policies.desk import Desk
 from policies.engine import Enforcer
 from policies.fleet import Build, Fleet, check_copies
-from policies.generation import PATHS
-from policies.guards import GuardWorker
+from policies.guards import workers_of
 from policies.occurrences import Occurrences
-from policies.plan import UNVERIFIED, Plan
+from policies.plan import Plan
 from policies.proof import Target, Verified
 from policies.remote_fleet import RemoteFleet
 from registry.artifacts import remove_tree
@@ -149,12 +148,12 @@ class Opening:
             bundle = load(self._ws.artifacts.checkout(candidate.bundle, folder / "bundle"), candidate.bundle)
             cache = CompiledCache(self._ws.work("patterns"), hash_key(self._ws))
             enforcer = Enforcer(compile_bundle(bundle, cache))
-            guards = start_guards(enforcer, stack, progress)
-            certificate = "" if self._plan.remote else found.certificate
-            state = ModelState(
-                target.name, candidate.id, certificate, UNVERIFIED if self._plan.remote else found.status
-            )
-            served = served_of(self._plan, target, found, certificate)
+            guards = workers_of(enforcer, progress=lambda names: progress("start validators", 0, None, names))
+            for pool in guards.values():
+                stack.callback(pool.close)
+            served = served_of(self._plan, target, found, fleet.weights if isinstance(fleet, Fleet) else None)
+            served = replace(served, surfaces=fleet.surfaces)
+            state = state_of(self._plan, target, found)
             desk = Desk(served, state, enforcer, Authorizer(bundle), fleet.upstream, guards)
             if self._plan.remote:
                 desk.stamp = [(b"x-hallmark-unverified", b"engine")]
@@ -163,23 +162,6 @@ class Opening:
     def _settle(self, opened: OpenRelease) -> None:
         """Check what the validators have loaded, and note what the engine offers."""
         check_copies(self._ws, {opened.verified.candidate.bundle: opened.desk.enforcer.compiled.folder})
-
-
-def start_guards(enforcer: Enforcer, stack: ExitStack, progress: Progress) -> dict[str, GuardRunner]:
-    """Return the validators of each surface that has any; surfaces with the same rules share a worker."""
-    workers: dict[frozenset[str], GuardWorker] = {}
-    guards: dict[str, GuardRunner] = {}
-    for surface in PATHS:
-        rules = [rule for rule in enforcer.guard_rules if surface in rule.surfaces]
-        names = frozenset(rule.id for rule in rules)
-        if rules and names not in workers:
-            progress("start validators", len(workers), None, ", ".join(sorted(names)))
-            workers[names] = GuardWorker()
-            stack.callback(workers[names].close)
-            workers[names].start(rules)
-        if rules:
-            guards[surface] = workers[names]
-    return guards
 
 
 def _engine_kind(plan: Plan, candidate: Candidate) -> str:

@@ -14,7 +14,7 @@ from tests.policies.enforcing import rules_of
     [
         ({"kind": "regex", "pattern": "a+"}, "pattern", "unbounded repeat"),
         ({"kind": "regex", "pattern": "a", "actoin": "mask"}, "actoin", "Extra inputs"),
-        ({"kind": "regex", "pattern": "a", "action": "drop"}, "action", "'redact', 'mask' or 'block'"),
+        ({"kind": "regex", "pattern": "a", "action": "drop"}, "action", "'mask', 'block' or 'abort'"),
         ({"kind": "regex", "pattern": "a", "type": "No Spaces"}, "type", "pattern"),
         ({"kind": "terms", "terms": []}, "terms", "at least 1"),
         ({"kind": "terms", "terms": ["\u200b"]}, "terms", "empty on its view"),
@@ -29,6 +29,14 @@ from tests.policies.enforcing import rules_of
         ),
         ({"kind": "json_schema", "side": "input", "schema": {}}, "side", "'output'"),
         ({"kind": "guardrails", "side": "output", "validator": "no class"}, "validator", "pattern"),
+        ({"kind": "guardrails", "validator": "m:C", "surfaces": ["embeddings"]}, "surfaces", "'responses'"),
+        ({"kind": "python", "function": "module:f"}, "function", "pattern"),
+        ({"kind": "python", "function": "../up.py:f"}, "function", "pattern"),
+        ({"kind": "python", "function": "a.py:f", "deadline_s": 0}, "deadline_s", "greater than 0"),
+        ({"kind": "python", "function": "a.py:f", "action": "abort"}, "action", "'redact' or 'mask'"),
+        ({"kind": "language", "languages": []}, "languages", "at least 1"),
+        ({"kind": "language", "languages": ["xx"]}, "languages", "'en', 'de'"),
+        ({"kind": "regex", "pattern": "a", "check": "lunh"}, "check", "there is no check `lunh`"),
         ({"kind": "shout"}, "", "does not match any of the expected tags"),
     ],
 )
