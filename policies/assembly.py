@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+from policies import fim
 from policies.audit import DecisionLog
+from policies.authorize import ModelState
 from policies.callers import Callers
 from policies.desk import Bounds, Front
 from policies.exchange import Served
@@ -32,13 +36,43 @@ def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
     return Front(callers, decisions, hash_key(ws), bounds=Bounds())
 
 
-def served_of(plan: Plan, target: Target, found: Verified, certificate: str) -> Served:
-    """Return what a desk says of its release; behind an unverified engine it claims no candidate and no certificate."""
+def served_of(plan: Plan, target: Target, found: Verified, weights: Path | None) -> Served:
+    """Return what a desk says of its release; without `weights`, behind an unverified engine, it claims none."""
     candidate = found.candidate
+    if weights is None:
+        return Served(
+            plan.name, target.name, plan.remote.model or target.name if plan.remote else "", UNVERIFIED, "",
+            candidate.bundle, _system_prompt(candidate), _defaults(candidate),
+        )  # fmt: skip
     return Served(
-        plan.name, target.name, adapter_name(candidate.adapter), UNVERIFIED if plan.remote else candidate.id,
-        certificate, candidate.bundle, _system_prompt(candidate), _defaults(candidate),
+        plan.name, target.name, adapter_name(candidate.adapter), candidate.id, found.certificate, candidate.bundle,
+        _system_prompt(candidate), _defaults(candidate),
+        control_tokens=control_tokens_of(weights), fim=fim.tokens_of(weights),
     )  # fmt: skip
+
+
+def state_of(plan: Plan, target: Target, found: Verified) -> ModelState:
+    """Return what access rules may know of a release: certified, under a permit, or nothing that was proven."""
+    candidate = found.candidate
+    if plan.remote is not None:
+        return ModelState(target.name, UNVERIFIED, "", UNVERIFIED, engine=UNVERIFIED)
+    expires = int(found.expires.timestamp())
+    return ModelState(
+        target.name, candidate.id, found.certificate, found.status, expires=expires, engine=candidate.engine
+    )
+
+
+def control_tokens_of(folder: Path) -> tuple[str, ...]:
+    """Return the tokens that `tokenizer.json` calls special: what a chat template marks turns with.
+
+    Raises Tampered when the file is none, since nobody could then tell them from text.
+    """
+    try:
+        added = json.loads((folder / "tokenizer.json").read_bytes()).get("added_tokens", [])
+        return tuple(str(token["content"]) for token in added if token.get("special"))
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        hint = "the tokenizer must be a Hugging Face `tokenizer.json`"
+        raise Tampered(f"`tokenizer.json` cannot be read: {error}", hint=hint) from None
 
 
 def _system_prompt(candidate: Candidate) -> str:

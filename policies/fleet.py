@@ -94,7 +94,6 @@ class Fleet:
         self._copies = 0
         self._closed = False
         self.upstream: Upstream | Pool
-        self.surfaces: frozenset[str] = frozenset()
 
     @property
     def upkeep(self) -> Upkeep:
@@ -110,6 +109,11 @@ class Fleet:
     def handle(self) -> EngineHandle:
         """The first replica's engine."""
         return self._handles[0]
+
+    @property
+    def surfaces(self) -> frozenset[str]:
+        """What its engine answers."""
+        return self.handle.surfaces
 
     def fits(self, candidate: Candidate) -> bool:
         """Say whether it answers for a candidate as it was proven."""
@@ -139,7 +143,6 @@ class Fleet:
         for handle in self._handles:
             handle.wait_ready(self.upkeep.ready_s, progress)
             self._check_version(handle)
-        self.surfaces = frozenset(getattr(self.handle, "surfaces", ()))
         self.check_copies()
 
     def check_copies(self) -> None:

@@ -192,9 +192,10 @@ class Generation:
             self._choices *= len(request.prompt)
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
-        exchange.note_sampling(request)
         salt = hashlib.blake2b(self.caller.name.encode(), key=self.front.hash_key, digest_size=16).hexdigest()
-        return encode(request, served.engine_model, served.defaults, self._injected({}), salt)
+        body = encode(request, served.engine_model, served.defaults, self._injected({}), salt)
+        exchange.note_sampling(request)  # with the candidate's defaults
+        return body
 
     # ---- the answer --------------------------------------------------------------------------------------------
 

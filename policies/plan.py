@@ -43,10 +43,11 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An engine that somebody else runs: nothing tells what answers there."""
+    """An engine that somebody else runs: nothing tells what answers there. `model` is its name for the model."""
 
     url: str
     api_key_env: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

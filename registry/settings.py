@@ -23,12 +23,33 @@ DEFAULTS: dict[str, str] = {
     "certificate_days": "90",
     "principal": "",
     "checkpoint_publish": "",
+    "replicas": "1",
+    "restart_limit": "8",
+    "restart_wait_s": "0.5",
+    "probe_deadline_s": "20",
+    "engine_down": "stay",
+    "switch": "side_by_side",
+    "drain_s": "30",
+    "unsafe_unverified_engine": "",
+    "unsafe_unverified_key_env": "",
+    "unsafe_unverified_model": "",
+    "admin_port": "",
+    "otlp_endpoint": "",
+    "log_format": "text",
 }
 """Every setting with its default.
 
 `decision_log` is `group` (durable within a moment) or `strict` (a durable intent before the first byte, an outcome
 before the end mark). `principal` empty means: the workspace key whose role fits the command. `checkpoint_publish` is a
 folder, git repository or URL that gets each signed checkpoint; empty means none.
+
+Of the endpoint: `replicas` engines answer side by side; one that ended, or was silent for `probe_deadline_s`, starts
+again after `restart_wait_s`, longer each time, `restart_limit` times in a row, and `engine_down` says what then (`stay`
+refused, or `stop`). `switch` is `side_by_side` (the next release is ready before the last one goes) or `stop_first`
+(memory for one). `drain_s` is what running requests get to end. `unsafe_unverified_engine` is the URL of an engine that
+somebody else runs, `unsafe_unverified_key_env` the variable that holds its key, `unsafe_unverified_model` its model's
+name there. `admin_port` (empty: none) has health, metrics and the OpenAPI document, `otlp_endpoint` (empty: none) gets
+traces, `log_format` is `text` or `json`.
 """
 
 
@@ -44,6 +65,10 @@ class Settings:
     """Role name to the principal that acts in that role, from `[principals]` of hallmark.toml."""
     signers: Mapping[str, str] = field(default_factory=dict)
     """Principal to the command that signs for it, from `[signers]` of hallmark.toml (`registry.signers`)."""
+    issuers: tuple[Mapping[str, Any], ...] = ()
+    """`[[issuers]]` of hallmark.toml: whose tokens name callers of the endpoint (`policies.credentials`)."""
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    """`[tls]` of hallmark.toml: the endpoint's certificate, and whose certificates name callers."""
 
     def __getitem__(self, name: str) -> str:
         """Return a setting's value; raises UnknownName."""
@@ -84,6 +109,7 @@ def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
     workspace_id = document.pop("workspace", None)
     principals = _table(document, "principals", path)
     signers = _table(document, "signers", path)
+    issuers, tls = _doors(document, path)
     if not isinstance(workspace_id, str):
         raise SpecError("required field is missing", file=str(path), field="workspace", hint="restore the file")
     for name in document:
@@ -99,7 +125,17 @@ def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
         ):  # fmt: skip
             if found is not None:
                 values[name], sources[name] = str(found), source
-    return Settings(root, workspace_id, values, sources, principals, signers)
+    return Settings(root, workspace_id, values, sources, principals, signers, tuple(issuers), tls)
+
+
+def _doors(document: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Take `[[issuers]]` and `[tls]` out of the document; what they hold is judged where it is used. Raises SpecError."""
+    issuers, tls = document.pop("issuers", []), document.pop("tls", {})
+    if not isinstance(issuers, list) or not all(isinstance(each, dict) for each in issuers):
+        raise SpecError("expected `[[issuers]]` tables", file=str(path), field="issuers", hint="mend its lines")
+    if not isinstance(tls, dict):
+        raise SpecError("expected a `[tls]` table", file=str(path), field="tls", hint="mend its lines")
+    return issuers, tls
 
 
 def _table(document: dict[str, Any], name: str, path: Path) -> dict[str, str]:

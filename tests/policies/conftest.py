@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.policies.running import Running, gateway_running, until
+from tests.policies.serving import fresh, prod, started, ws  # noqa: F401 - a promoted release, and its engine
 from tests.stubs.engine import Script
 
 

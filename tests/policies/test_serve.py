@@ -4,169 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from governance import approvals, candidates, permits, promotion
-from governance.setup import create_workspace, default_bundle
 from policies import engines, proof, serve, switching
-from policies.assembly import hash_key
-from policies.bundle import compile_bundle, load
-from policies.callers import create_key
-from policies.compiled import CompiledCache
 from policies.fleet import adapter_name
 from policies.proof import Target
-from policies.scratch import claim_scratch
-from policies.serve import Plan
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
-from registry.records import Asset, GateDecision, ModelVersion, Run
+from registry.records import Asset
 from registry.workspace import Workspace
 from tests.policies.running import until
-from tests.stubs.engine import FakeEngine, Script
-
-ASK = [{"role": "user", "content": "hi"}]
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with one candidate that the gate passed, certified and promoted to `prod`."""
-    root = tmp_path_factory.mktemp("serving") / "ws"
-    ws = create_workspace(root)
-    _register(ws, root.parent / "model")
-    _promote(ws)
-    compile_bundle(load(default_bundle()), CompiledCache(ws.work("patterns"), hash_key(ws)))  # once for all tests
-    ws.close()
-    return root
-
-
-def _register(ws: Workspace, folder: Path) -> None:
-    """Register a model version with the files that one has, and its candidate; no training."""
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 64)
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "config.json").write_text(json.dumps({"architectures": ["MistralForCausalLM"]}))
-    (folder / "generation_config.json").write_text(json.dumps({"max_new_tokens": 32, "do_sample": False}))
-    manifest = ws.artifacts.add_tree(folder)
-    run = ws.register(Run("pretrain", "sha256:r", {}, [], None, "x", 1, 1, {}, {}), actor="trainer")
-    record = ModelVersion("code", manifest.id, run.id, None, [], "MistralForCausalLM", 64, {})
-    version = ws.register(record, actor="trainer", name="code", parents=[("run", run.id)])
-    candidates.create(ws, version.id, actor="trainer")
-
-
-@pytest.fixture
-def ws(fresh: Path, tmp_path: Path) -> Iterator[Workspace]:
-    shutil.copytree(fresh, tmp_path / "ws")
-    opened = Workspace.open(tmp_path / "ws")
-    yield opened
-    opened.close()
-
-
-def candidate_of(ws: Workspace) -> Asset:
-    return ws.assets("candidate")[0]
-
-
-def _promote(ws: Workspace) -> None:
-    candidate = candidate_of(ws)
-    decision = GateDecision(candidate.id, None, "sha256:s", "PASS", True, "fixed", 0.05, [], [], {"kpis": []})
-    ws.register(decision, actor="evaluator", name=candidate.name)
-    approvals.approve(ws, candidate, reason="reviewed")
-    promotion.promote(ws, candidate, "prod")
-
-
-@pytest.fixture
-def prod(ws: Workspace) -> Asset:
-    """The candidate that `prod` points at."""
-    return candidate_of(ws)
-
-
-def add_caller(ws: Workspace, name: str = "mia", group: str = "members") -> str:
-    key, key_id, key_hash = create_key()
-    body = {"groups": [group], "attributes": {}, "key_id": key_id, "key_hash": key_hash}
-    ws.record("caller.created", name, body, actor="operator")
-    return key
-
-
-class Handle:
-    """An engine process, played by the fake engine of these tests."""
-
-    version = "transformers 5.19.0, torch 2.13.0"
-
-    def __init__(self, uds: Path) -> None:
-        self.engine = FakeEngine(uds)
-        self.crashed = self.stopped = False
-
-    def wait_ready(self, timeout: float, progress: Any) -> None:
-        self.engine.__enter__()
-        self.engine.script = Script(["hello"])
-
-    def alive(self) -> bool:
-        return not self.crashed
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.engine.stop()
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, ws: Workspace) -> list[Any]:
-    """Replaces the engine's start; every start is noted with what it was given."""
-    seen: list[Any] = []
-
-    def start(kind: str, model_dir: Path, uds: Path, *, served_name: str, log: Path, options: Any) -> Handle:
-        handle = Handle(uds)
-        handle.version = f"transformers {candidate_of(ws).body['engine_version']}, torch 2.13.0"
-        files = {path.name for path in model_dir.iterdir()}
-        seen.append(SimpleNamespace(
-            kind=kind, model_dir=model_dir, uds=uds, handle=handle, files=files, options=options,
-            mode=uds.parent.stat().st_mode & 0o777,
-        ))  # fmt: skip
-        return handle
-
-    monkeypatch.setattr(engines, "start", start)
-    return seen
-
-
-def while_serving(ws: Workspace, visit: Callable[[str], None], plan: Plan | None = None, **named: Any) -> None:
-    """Serve in this thread, visit the endpoint from another, then stop it by SIGTERM as an operator does."""
-    failed: list[BaseException] = []
-
-    def visiting(url: str) -> None:
-        try:
-            visit(url)
-        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
-            failed.append(error)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def ready(url: str) -> None:
-        threading.Thread(target=visiting, args=(url,), daemon=True).start()
-
-    if plan is None:
-        serve.serve(ws, on_ready=ready, **named)
-    else:
-        serve.run(ws, plan, on_ready=ready)
-    if failed:
-        raise failed[0]
-
-
-def events(ws: Workspace, kind: str) -> list[dict[str, Any]]:
-    rows = ws.store.query("SELECT body FROM event WHERE kind = ? ORDER BY seq", [kind])
-    return [json.loads(row["body"]) for row in rows]
-
-
-def ask(url: str, key: str, model: str = "prod") -> str:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-        return client.chat.completions.create(model=model, messages=ASK).choices[0].message.content or ""  # type: ignore[arg-type]
+from tests.policies.serving import ASK, Handle, add_caller, ask, evaluator, events, permit_for, while_serving
+from tests.stubs.engine import Script
 
 
 def test_a_release_is_served_and_every_answer_is_in_the_journal(ws: Workspace, prod: Asset, started: list[Any]) -> None:
@@ -344,16 +201,6 @@ def test_a_taken_port_is_told_before_anything_starts(ws: Workspace, prod: Asset,
     assert started == []
 
 
-def permit_for(ws: Workspace, minutes: float = 5) -> str:
-    return permits.issue(ws, candidate_of(ws).id, "sha256:s", actor="evaluator", minutes=minutes)
-
-
-def evaluator(plan_permit: str) -> tuple[str, Plan]:
-    key, key_id, key_hash = create_key()
-    row = {"name": "evaluator", "groups": ["evaluators"], "attributes": {}, "key_id": key_id, "key_hash": key_hash}
-    return key, Plan(permit=plan_permit, extra_callers=[row])
-
-
 def test_a_permit_serves_on_loopback_under_its_own_name(ws: Workspace, started: list[Any]) -> None:
     permit = permit_for(ws)
     key, plan = evaluator(permit)
@@ -383,7 +230,7 @@ def test_an_engine_that_crashed_is_noticed(ws: Workspace, prod: Asset, started: 
     key = add_caller(ws)
 
     def visit(url: str) -> None:
-        started[0].handle.crashed = True
+        started[0].handle.crash()
         until(lambda: httpx.get(f"{url}/ready").status_code == 503)
         with pytest.raises(openai.InternalServerError, match="engine has stopped"):
             ask(url, key)
@@ -454,27 +301,3 @@ def test_a_signal_during_the_start_undoes_it(ws: Workspace, prod: Asset, started
     serve.serve(ws, alias="prod", progress=progress)
     assert signal.getsignal(signal.SIGTERM) == before
     assert list(ws.work("serve").iterdir()) == []
-
-
-def test_what_a_killed_endpoint_left_behind_is_removed_by_the_next(tmp_path: Path) -> None:
-    with claim_scratch(tmp_path) as mine:
-        left = tmp_path / "endpoint-left"
-        (left / "weights").mkdir(parents=True)
-        (left / "weights" / "a").write_text("x")
-        with claim_scratch(tmp_path) as other:
-            assert not left.exists()
-            assert mine.exists()
-            assert other != mine
-            assert mine.stat().st_mode & 0o777 == 0o700
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_hash_key_is_kept_and_private(ws: Workspace) -> None:
-    first = hash_key(ws)
-    assert len(first) == 32
-    assert hash_key(ws) == first
-    path = ws.root / "keys" / "decision-log.key"
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.write_bytes(b"short")
-    with pytest.raises(Tampered):
-        hash_key(ws)
