@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import struct
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ class Script:
 
     `status` other than 200 answers an error; `raw` replaces the whole response; `die_after` drops the connection after
     that many pieces; `hang_after` sends that many pieces and then nothing; `glue` sends all pieces in one write.
+    `deltas` are a chat's deltas, in place of pieces; `vectors` what each input of an embeddings request becomes.
     """
 
     pieces: list[str] = field(default_factory=lambda: ["hello"])
@@ -37,6 +40,8 @@ class Script:
     glue: bool = False
     choices: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
+    deltas: list[dict[str, Any]] = field(default_factory=list)
+    vectors: list[Any] = field(default_factory=list)
 
 
 class FakeEngine:
@@ -128,6 +133,9 @@ class _Connection(asyncio.Protocol):
             return
         request = orjson.loads(body)
         self.engine.requests.append(request)
+        if path == "/v1/embeddings" and script.status == 200:
+            self.write_json(200, embedded(script, request))
+            return
         chat = path == "/v1/chat/completions"
         if self.engine.secret is not None and request.get("temperature") == 2:
             script = self.engine.secret
@@ -163,8 +171,10 @@ class _Connection(asyncio.Protocol):
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def delta(script: Script, piece: str) -> dict[str, Any]:
+def delta(script: Script, piece: Any) -> dict[str, Any]:
     """Return a streamed delta of the script's channel."""
+    if isinstance(piece, dict):
+        return piece
     if script.channel == "tool":
         return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
     return {script.channel: piece}
@@ -193,7 +203,7 @@ def make_events(script: Script, chat: bool) -> list[bytes]:
                 call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
                 first = {"role": "assistant", "tool_calls": [call]}
             events.append({**frame, "choices": [{"index": index, "delta": first, "finish_reason": None}]})
-        for piece in script.pieces:
+        for piece in script.deltas or script.pieces:
             part: dict[str, Any] = {"index": index, "finish_reason": None, "logprobs": {"tokens": [piece]}}
             part |= {"delta": delta(script, piece)} if chat else {"text": piece}
             events.append({**frame, "choices": [part]})
@@ -215,7 +225,9 @@ def whole(script: Script, chat: bool) -> dict[str, Any]:
     for index in range(script.choices):
         choice: dict[str, Any] = {"index": index, "finish_reason": script.finish, "logprobs": {"tokens": [text]}}
         message: dict[str, Any] = {"role": "assistant", "content": None}
-        if script.channel == "tool":
+        if script.deltas:
+            message |= merged(script.deltas)
+        elif script.channel == "tool":
             function = {"name": "look", "arguments": text}
             message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
         else:
@@ -224,6 +236,34 @@ def whole(script: Script, chat: bool) -> dict[str, Any]:
     kind = "chat.completion" if chat else "text_completion"
     frame = {"id": "cmpl-1", "object": kind, "created": 1, "model": "engine", **script.extra}
     return {**frame, "choices": choices, "usage": usage(script)}
+
+
+def merged(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the message that streamed deltas add up to."""
+    message: dict[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for said in deltas:
+        for name, value in said.items():
+            if name != "tool_calls":
+                message[name] = message.get(name, "") + value
+                continue
+            for piece in value:
+                new = {"type": "function", "function": {"name": "", "arguments": ""}}
+                call = calls.setdefault(piece["index"], new)
+                call["id"] = piece.get("id", call.get("id"))
+                for part, text in piece["function"].items():
+                    call["function"][part] += text
+    return message | ({"tool_calls": list(calls.values())} if calls else {})
+
+
+def embedded(script: Script, request: dict[str, Any]) -> dict[str, Any]:
+    """Return an embeddings answer: the script's vectors, or three numbers for each input."""
+    inputs = [request["input"]] if isinstance(request["input"], str) else request["input"]
+    vectors = script.vectors or [[0.5, -1.0, float(len(text))] for text in inputs]
+    if request.get("encoding_format") == "base64":
+        vectors = [base64.b64encode(struct.pack(f"<{len(each)}f", *each)).decode() for each in vectors]
+    data = [{"object": "embedding", "index": place, "embedding": each} for place, each in enumerate(vectors)]
+    return {"object": "list", "model": "engine", "data": data, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
 
 
 async def serve_forever(uds: Path, port: int, script: Script) -> None:
