@@ -129,7 +129,7 @@ def read(root: Path, flags: Mapping[str, str] | None = None) -> Settings:
 
 
 def _doors(document: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Take `[[issuers]]` and `[tls]` out of the document; what they hold is judged where it is used. Raises SpecError."""
+    """Take `[[issuers]]` and `[tls]` out of the document; their content is judged where it is used. SpecError."""
     issuers, tls = document.pop("issuers", []), document.pop("tls", {})
     if not isinstance(issuers, list) or not all(isinstance(each, dict) for each in issuers):
         raise SpecError("expected `[[issuers]]` tables", file=str(path), field="issuers", hint="mend its lines")

@@ -99,7 +99,9 @@ def test_policies_and_labels_see_the_request() -> None:
     ],
 )
 def test_whatever_goes_wrong_denies(caller: Caller, context: dict[str, Any]) -> None:
-    found = Authorizer(Rules("permit (principal, action, resource);")).decide(caller, "chat", MODEL, context)
+    reads = "context.decoding.isEmpty() || context.stream || context.max_tokens < 9"
+    rules = Rules(f"permit (principal, action, resource) when {{ {reads} }};")
+    found = Authorizer(rules).decide(caller, "chat", MODEL, context)
     assert not found.allowed
     assert found.errors
 
