@@ -109,7 +109,7 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
            "key_id": "00", "key_hash": hash_secret("00", "secret")}  # fmt: skip
     (folder / "journal").mkdir()
     journal = Journal(folder / "journal", "benchmark")
-    decisions = DecisionLog(journal.append, endpoint="prod")
+    decisions = DecisionLog(journal.write, endpoint="prod")
     served = Served("prod", "model", "engine", "sha256:c", "sha256:cert", bundle.digest)
     desk = Desk(
         served, ModelState("model", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policies.control_tokens import ControlTokens
+from policies.edge import EdgeLimits
 from policies.limits import Limits
 from policies.metrics import Metrics
 
@@ -26,16 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bytes of a body, seconds to receive it, seconds of a whole request, bytes of a whole answer."""
+    """Bytes of a body, seconds to receive it, seconds of a whole request, bytes of a whole answer.
+
+    `running` requests are at work at once, `waiting` more wait for their turn, at most `wait_s` seconds. `pending_bytes`
+    is what all bodies together may hold that are still arriving. `edge` limits the connections.
+    """
 
     body_bytes: int = 1 << 20
     body_s: float = 30.0
     request_s: float = 600.0
     answer_bytes: int = 16 << 20
+    running: int = 512
+    waiting: int = 512
+    wait_s: float = 5.0
+    pending_bytes: int = 256 << 20
+    edge: EdgeLimits = field(default_factory=EdgeLimits)
 
 
 class GuardRunner(Protocol):
-    """Validators that see a whole text before any of it leaves (guards.GuardWorker is one)."""
+    """Validators that see a whole text before any of it leaves (guards.GuardPool is one)."""
 
     async def validate(self, text: str, deadline_s: float, *, exempt: frozenset[str] = frozenset()) -> GuardOutcome:
         """Return the outcome, less the rules in `exempt`; fails closed at the deadline."""

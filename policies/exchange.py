@@ -33,6 +33,8 @@ def new_receipt() -> str:
 
 DESCRIBED_EVERY = 8
 """Of so many requests one has its texts described: drawn by its id, so that no rhythm of the traffic decides."""
+BUSY_FACTOR = 8
+"""While an endpoint is busy (`gateway.BUSY_RATE`), so many times fewer are described."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Served:
 class Exchange:
     """The facts of one request; `decision` is its record. `sending` is set once the first byte of a stream left.
 
+    `purpose`, `data_class` and `traceparent` are what the caller said in its headers, `` where it did not. `unread` is
+    set while a part of the body has not been read, `code` is that of the refusal, `busy` makes descriptions rarer.
     `frames` writes the stream, where there is one.
     """
 
@@ -87,6 +91,12 @@ class Exchange:
     gone: bool = False
     sending: bool = False
     logged: bool = False
+    purpose: str = ""
+    data_class: str = ""
+    traceparent: str = ""
+    unread: bool = False
+    code: str = ""
+    busy: bool = False
 
     def seat(self, desk: Desk) -> None:
         """Bring the request to the desk that decides it; the gateway lets it go."""
@@ -101,15 +111,13 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> None:
         """Take a refusal as this request's outcome."""
-        self.action, self.status = refusal.action, refusal.status
+        self.action, self.status, self.code = refusal.action, refusal.status, refusal.code
         self.hit(refusal.rules)
 
     def note_input(self, texts: list[str], key: bytes) -> None:
         """Keep size, keyed hash and traits of the input as it arrived, never the text; the traits are of its end."""
-        state = hashlib.blake2b(key=key, digest_size=16)
-        for text in texts:
-            state.update(b"%d\n" % len(text))
-            state.update(text.encode("utf-8", "surrogatepass"))
+        parts = [b"%d\n%b" % (len(text), text.encode("utf-8", "surrogatepass")) for text in texts]
+        state = hashlib.blake2b(b"".join(parts), key=key, digest_size=16)
         if self.desk is not None and self.desk.records:
             self.inputs = list(texts)
         self.input_chars = sum(map(len, texts))
@@ -119,7 +127,8 @@ class Exchange:
     @property
     def described(self) -> bool:
         """Whether the texts of this request are described in its decision."""
-        return crc32(self.request_id.encode()) % DESCRIBED_EVERY == 0
+        every = DESCRIBED_EVERY * BUSY_FACTOR if self.busy else DESCRIBED_EVERY
+        return crc32(self.request_id.encode()) % every == 0
 
     def note_sampling(self, request: Generating) -> None:
         """Keep how repeatable the answer is: greedy, seeded or sampled (batching can still move near-ties)."""

@@ -1,24 +1,30 @@
 """The policy-enforced endpoint: a raw ASGI application in front of an engine that only it can reach.
 
-A request passes, in this order: route allow-list, identity, size cap, typed decode and field allow-list, rate limit,
-Cedar, input rules, decode-time fields, intent logged, engine, output rules of every text channel, outcome logged. Each
-step can only narrow. An exception anywhere denies.
+A request passes, in this order: route allow-list, identity, size cap, its turn, typed decode and field allow-list,
+budgets, Cedar, input rules, decode-time fields, intent logged, engine, output rules of every text channel, outcome
+logged. Each step can only narrow. An exception anywhere denies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from policies import surfaces
 from policies.audit import JournalDown
 from policies.authorize import Caller
+from policies.body import BodyReader
+from policies.deadlines import Deadlines
 from policies.desk import Desk, Front
+from policies.edge import Edge
 from policies.exchange import Exchange, Served
 from policies.generation import Generation
+from policies.head import NOTHING, Head, check_framing, client_certificate
 from policies.refusal import Refusal, engine_broken, engine_down, internal, log_down
+from policies.shedding import Turnstile
 from policies.upstream import Call, CallClosed, UpstreamBroken, UpstreamDown
 
 log = logging.getLogger(__name__)
@@ -29,22 +35,16 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
 STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
-ROUTES = {
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    "/v1/responses": "POST",
-    "/v1/embeddings": "POST",
-    "/v1/models": "GET",
-    "/health": "GET",
-    "/ready": "GET",
-    "/metrics": "GET",
-}
+PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 SURFACES = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/responses": "responses",
     "/v1/embeddings": "embeddings",
 }
+ROUTES = {**dict.fromkeys(SURFACES, "POST"), **dict.fromkeys(("/v1/models", "/health", "/ready", "/metrics"), "GET")}
+BUSY_RATE = 400
+"""Requests a second from which on fewer texts are described."""
 
 
 class Gateway:
@@ -52,6 +52,13 @@ class Gateway:
 
     def __init__(self, front: Front, desks: Sequence[Desk]) -> None:
         self.front = front
+        self.turnstile = Turnstile(front.bounds.running, front.bounds.waiting, front.bounds.wait_s)
+        self.edge = Edge(
+            front.bounds.edge, lambda reason: front.metrics.add("connections_refused_total", reason=reason)
+        )
+        self._bodies = BodyReader(front.bounds)
+        self._deadlines = Deadlines(front.bounds.request_s)
+        self._second, self._begun, self._busy = 0, 0, False
         self._name = desks[0].served.endpoint
         self._desks: dict[str, Desk] = {}
         for desk in desks:
@@ -85,10 +92,29 @@ class Gateway:
         self._settle()
         return before
 
+    def page(self) -> bytes:
+        """Return the page of metrics."""
+        front = self.front
+        front.metrics.gauge("connections", len(self.edge.open))
+        front.metrics.gauge("waiting_requests", self.turnstile.waiting)
+        front.metrics.gauge("decision_log_waiting", front.decisions.waiting)
+        front.metrics.gauge("decision_log_lag_seconds", front.decisions.lag_s)
+        front.metrics.gauge("decision_log_up", int(front.decisions.healthy))
+        front.metrics.desks(self.desks)
+        return front.metrics.render()
+
     def _settle(self) -> None:
         """Set what a request is logged under before its model is known: the only desk's release, or none."""
         only = self.desks[0] if len(self._desks) == 1 else None
         self._unplaced = only.served if only else Served(self._name, "", "", "", "", "")
+
+    def _note_pace(self, moment: float) -> None:
+        """Count requests by the second, to know whether the endpoint is busy."""
+        self._begun += 1
+        second = int(moment)
+        if second != self._second:
+            self._busy = self._begun > BUSY_RATE and second == self._second + 1
+            self._second, self._begun = second, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; every other kind of connection is refused."""
@@ -101,11 +127,14 @@ class Gateway:
             await self._probe(path, send)
             return
         exchange = Exchange(SURFACES.get(path) or ("models" if path == "/v1/models" else "other"), self._unplaced)
-        self.front.metrics.active += 1
+        self._note_pace(exchange.started)
+        exchange.busy = self._busy
+        metrics = self.front.metrics
+        metrics.active += 1
         try:
             await self._guarded(exchange, scope, receive, send)
         finally:
-            self.front.metrics.active -= 1
+            metrics.active -= 1
             if exchange.desk is not None:
                 exchange.desk.active -= 1
             if not exchange.logged:  # cancelled by shutdown, or the answer could not be written
@@ -137,40 +166,63 @@ class Gateway:
             await self._refuse(exchange, internal(), send)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        path, headers = scope["path"], Headers(scope["headers"])
-        method = ROUTES.get(path)
+        exchange.unread = scope["method"] != "GET"
+        head = Head(scope["headers"])
+        exchange.unread = head.length != 0
+        path, method = scope["path"], ROUTES.get(scope["path"])
         if method is None:
             raise Refusal(404, "unknown_route", "no such route on this endpoint")
         if scope["method"] != method:
             raise Refusal(405, "method_not_allowed", f"this route takes {method}")
-        caller = exchange.caller = self.front.callers.identify(headers.authorization)
+        check_framing(scope, head)
+        exchange.purpose, exchange.data_class, exchange.traceparent = head.purpose, head.data_class, head.traceparent
+        caller = exchange.caller = await self._identify(head, scope)
         if path == "/metrics":
-            up = any("engine" not in desk.closed for desk in self._desks.values())
-            page = self.front.metrics.render(engine_up=up, log_waiting=self.front.decisions.waiting)
+            page = self.page()
             exchange.logged = True  # a scrape is no decision
-            await self._send(send, 200, page, [(b"content-type", b"text/plain; version=0.0.4")])
+            await self._send(send, 200, page, [PROMETHEUS])
             return
         if not self.front.decisions.healthy:
             raise JournalDown
         if path == "/v1/models":
             await self._models(exchange, caller, send)
             return
-        body = await self._body(headers, receive)
-        generation = Generation(self.front, self.find, exchange, caller)
+        body = await self._bodies.read(head, receive, arrived=_arrived(scope))
+        exchange.unread = False
+        turn = self.turnstile.enter()
+        if turn is not None:
+            await self.turnstile.wait(turn)
+        try:
+            await self._generate(exchange, body, scope, receive, send)
+        finally:
+            self.turnstile.leave(exchange.seconds())
+
+    async def _identify(self, head: Head, scope: Scope) -> Caller:
+        """Return who asks; raises Refusal 401."""
+        certificate = client_certificate(scope)
+        identify: Any = self.front.callers.identify
+        found: Any = identify(head.authorization, certificate) if certificate else identify(head.authorization)
+        return found if type(found) is Caller else await found
+
+    async def _generate(self, exchange: Exchange, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the engine answer, watched for a caller who hangs up and for the time limit."""
+        assert exchange.caller is not None
+        generation = Generation(self.front, self.find, exchange, exchange.caller)
         call = await generation.prepare(body)
-        watch = asyncio.ensure_future(_gone(receive))
-        watch.add_done_callback(lambda done: None if done.cancelled() else generation.leave())
-        timer = asyncio.get_running_loop().call_later(self.front.bounds.request_s, generation.expire)
+        stop_watching = _watch(scope, receive, generation.leave)
+        self._deadlines.begin(generation)
         try:
             if generation.streams:
                 await self._stream(exchange, generation, call, send)
             else:
                 answer = await generation.whole(call)
-                await self._conclude(exchange)
+                waiter = self._log(exchange)
+                if waiter is not None:
+                    await waiter
                 await self._send(send, 200, answer, [JSON, *self._receipt(exchange)])
         finally:
-            timer.cancel()
-            watch.cancel()
+            self._deadlines.end(generation)
+            stop_watching()
             generation.close()
 
     async def _stream(self, exchange: Exchange, generation: Generation, call: Call, send: Send) -> None:
@@ -204,36 +256,6 @@ class Gateway:
         body = surfaces.encode({"object": "list", "data": listed})
         await self._send(send, 200, body, [JSON, *self._receipt(exchange)])
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """Return the body; refuses what is too large, too slow or not plain JSON."""
-        limit = self.front.bounds.body_bytes
-        if headers.content_type.partition(b";")[0].strip().lower() != b"application/json":
-            raise Refusal(415, "unsupported_media_type", "send `Content-Type: application/json`")
-        if headers.content_encoding:
-            raise Refusal(415, "unsupported_encoding", "compressed bodies are not accepted")
-        too_large = Refusal(413, "body_too_large", f"the body is larger than {limit} bytes")
-        if headers.length > limit:
-            raise too_large
-        message = await receive()
-        if not message.get("more_body", False):
-            body = bytes(message.get("body", b""))
-            if len(body) > limit:
-                raise too_large
-            return body
-        data = bytearray(message.get("body", b""))
-        try:
-            async with asyncio.timeout(self.front.bounds.body_s):
-                while message["type"] == "http.request" and message.get("more_body", False) and len(data) <= limit:
-                    message = await receive()
-                    data += message.get("body", b"")
-        except TimeoutError:
-            raise Refusal(408, "body_too_slow", "the body did not arrive in time") from None
-        if len(data) > limit:
-            raise too_large
-        if message["type"] == "http.disconnect":
-            raise Refusal(400, "incomplete_body", "the connection closed before the body was complete")
-        return bytes(data)
-
     async def _probe(self, path: str, send: Send) -> None:
         up = path == "/health" or self.ready
         body = b'{"status":"ok"}' if up else b'{"status":"unavailable"}'
@@ -250,12 +272,8 @@ class Gateway:
             data = exchange.frames.failing(refusal, exchange.request_id) if exchange.frames else b""
             await send({"type": "http.response.body", "body": data, "more_body": False})
             return
-        extra = [JSON, *self._receipt(exchange)]
-        if refusal.retry_after is not None:
-            extra.append((b"retry-after", str(refusal.retry_after).encode()))
-        if refusal.status == 401:
-            extra.append((b"www-authenticate", b"Bearer"))
-        if refusal.status in (408, 413, 415):
+        extra = [JSON, *self._receipt(exchange), *refusal.headers()]
+        if exchange.unread or refusal.status == 408:
             extra.append((b"connection", b"close"))  # the rest of the body is not read
         await self._send(send, refusal.status, refusal.body(exchange.request_id), extra)
 
@@ -270,10 +288,7 @@ class Gateway:
             return None
         exchange.logged = True
         front = self.front
-        front.metrics.count(exchange.surface, exchange.action, exchange.status, exchange.seconds())
-        usage = exchange.ledger.usage
-        if usage is not None:
-            front.metrics.tokens(usage.prompt_tokens, usage.completion_tokens or 0)
+        front.metrics.note(exchange)
         for observer in front.observers:
             observer.decided(exchange)
         return front.decisions.outcome(exchange.request_id, exchange.decision(front.hash_key))
@@ -283,30 +298,29 @@ class Gateway:
         return [(b"x-hallmark-receipt", exchange.request_id.encode()), *stamp]
 
     async def _send(self, send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        length = (b"content-length", str(len(body)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-class Headers:
-    """The request headers the endpoint reads; a repeated Authorization or Content-Length is refused."""
+def _arrived(scope: Scope) -> bool:
+    """Say whether the whole body is known to be here: our own connections tell."""
+    connection = scope.get("extensions", NOTHING).get("hallmark.connection")
+    return connection is not None and connection.arrived
 
-    __slots__ = ("authorization", "content_encoding", "content_type", "length")
 
-    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        self.authorization: bytes | None = None
-        self.content_type, self.content_encoding, self.length = b"", b"", 0
-        for name, value in pairs:
-            if name == b"authorization":
-                if self.authorization is not None:
-                    raise Refusal(400, "repeated_header", "more than one Authorization header")
-                self.authorization = value
-            elif name == b"content-type":
-                self.content_type = value
-            elif name == b"content-encoding":
-                self.content_encoding = value
-            elif name == b"content-length":
-                self.length = int(value)
+def _watch(scope: Scope, receive: Receive, leave: Callable[[], None]) -> Callable[[], object]:
+    """Have `leave` called when the caller hangs up; return what ends the watch.
+
+    Our own connections tell it; under another server a task waits for it.
+    """
+    connection = scope.get("extensions", NOTHING).get("hallmark.connection")
+    if connection is not None:
+        connection.watch(leave)
+        return connection.unwatch  # type: ignore[no-any-return]
+    task = asyncio.ensure_future(_gone(receive))
+    task.add_done_callback(lambda done: None if done.cancelled() else leave())
+    return task.cancel
 
 
 async def _gone(receive: Receive) -> None:

@@ -7,18 +7,23 @@ import errno
 import gc
 import ipaddress
 import logging
+import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from policies.edge import Edge
 from registry.errors import Locked, Refused
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
-IDLE_SECONDS = 75
 YOUNG_OBJECTS = 20_000
+SPARE_DESCRIPTORS = 256
+"""File descriptors kept back from callers' connections: for the engine, the journal, and whatever else is opened."""
+MOST_DESCRIPTORS = 65_536
 
 
 def is_loopback(host: str) -> bool:
@@ -57,6 +62,16 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _descriptors() -> int:
+    """Return how many file descriptors this process may open, raised to what it is allowed to raise it to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
 @contextmanager
 def settled_memory() -> Iterator[None]:
     """Enter once everything long-lived is loaded: the collector then looks at requests only, and less often."""
@@ -72,22 +87,33 @@ def settled_memory() -> Iterator[None]:
 
 
 class Listener:
-    """Serves an application until `stop`. `background` coroutines run beside it; one that fails stops the listener."""
+    """Serves an application until `stop`. `background` coroutines run beside it; one that fails stops the listener.
+
+    With `tls` it speaks HTTPS only, and a verified client certificate is in the scope as the ASGI TLS extension says.
+    `edge` limits the connections; without it, the application's own `edge` does.
+    """
 
     def __init__(
         self, application: Any, bound: socket.socket, *, drain_s: int = DRAIN_SECONDS,
-        background: Sequence[Callable[[], Awaitable[None]]] = (), signals: bool = True,
+        background: Sequence[Callable[[], Awaitable[None]]] = (), tls: ssl.SSLContext | None = None,
+        signals: bool = True, edge: Edge | None = None,
     ) -> None:  # fmt: skip
         import uvicorn
 
+        from policies.connection import connection_kind
+
+        self.edge = edge or getattr(application, "edge", None) or Edge()
+        self.edge.fit(_descriptors() - SPARE_DESCRIPTORS)
         config = uvicorn.Config(
-            application, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=drain_s,
+            application, loop="uvloop", http=connection_kind(self.edge), ws="none", lifespan="off", log_config=None,
+            access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=drain_s,
         )  # fmt: skip
+        config.load()
+        config.ssl = tls
         self._server = uvicorn.Server(config)
         if not signals:
             self._server.capture_signals = nullcontext
-        self._bound, self._background = bound, background
+        self._bound, self._background = bound, [self.edge.watch, *background]
 
     @property
     def started(self) -> bool:
@@ -104,10 +130,22 @@ class Listener:
 
     def run(self) -> None:
         """Block until stopped, by `stop` or, with `signals` and in the main thread, by SIGINT or SIGTERM."""
+        with asyncio.Runner(loop_factory=self._new_loop) as runner:
+            runner.run(self._main())
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        """Return an event loop on which a TLS handshake takes no longer than it may."""
         import uvloop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._main())
+        seconds = self.edge.limits.handshake_s
+
+        class Loop(uvloop.Loop):
+            async def create_server(self, *given: Any, **named: Any) -> Any:
+                if named.get("ssl"):
+                    named["ssl_handshake_timeout"] = seconds
+                return await super().create_server(*given, **named)
+
+        return Loop()
 
     async def _main(self) -> None:
         tasks = [asyncio.ensure_future(self._watched(work)) for work in self._background]

@@ -35,6 +35,15 @@ class Refusal(Exception):
         """Return the JSON body, in OpenAI's shape with the rule ids and the receipt beside the message."""
         return msgspec.json.encode({"error": self.detail(request_id)})
 
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the response headers that belong to this refusal."""
+        found = []
+        if self.retry_after is not None:
+            found.append((b"retry-after", b"%d" % self.retry_after))
+        if self.status == 401:
+            found.append((b"www-authenticate", b"Bearer"))
+        return found
+
     def detail(self, request_id: str) -> dict[str, object]:
         """Return the inner error object, as a stream's terminal event carries it too."""
         return {

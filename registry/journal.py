@@ -59,16 +59,13 @@ class Journal:
             Tampered: this process's segment was cut below what was ingested, or belongs to another workspace.
             HallmarkError: the disk refused the bytes (full, failing); nothing of these records is kept.
         """
-        with self._mutex:
-            try:
-                segment = self._open_segment()
-                events = segment.write(records)
-            except OSError as error:
-                raise _refused(self.root, error) from error
-            self._written += 1
-            ticket = self._written
-        self._sync(ticket)
+        events: list[Event] = []
+        self._append(records, events)
         return events
+
+    def write(self, records: Sequence[Draft]) -> None:
+        """Append records for a caller who does not want their events; raises as `append` does."""
+        self._append(records, None)
 
     def close(self) -> None:
         """Let go of this process's segment."""
@@ -86,6 +83,16 @@ class Journal:
         """Return up to which byte this process knows a segment to be on disk; 0 for one it does not hold."""
         held = self._segment
         return held.durable.end if held and held.path.stem == segment else 0
+
+    def _append(self, records: Sequence[Draft], events: list[Event] | None) -> None:
+        with self._mutex:
+            try:
+                self._open_segment().write(records, events)
+            except OSError as error:
+                raise _refused(self.root, error) from error
+            self._written += 1
+            ticket = self._written
+        self._sync(ticket)
 
     def _sync(self, ticket: int) -> None:
         with self._syncing:  # the first waiter syncs for everyone who has written by now
@@ -187,16 +194,16 @@ class _Segment:
             sync_folder(self.path.parent)
         self.durable = self.mark
 
-    def write(self, records: Sequence[Draft]) -> list[Event]:
-        """Append frames in one write; on a failed write the file is put back as it was."""
+    def write(self, records: Sequence[Draft], events: list[Event] | None = None) -> None:
+        """Append frames in one write; after a failed one the file is as before. `events` takes what they are."""
         last, position = self.mark.hash, self.mark.count
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
-        frames, events = [], []
+        frames: list[bytes] = []
         for record in records:
             kind, subject, body, actor = record[:4]
             sig = record[4] if len(record) == 5 else None
-            value = {"v": CURRENT, "pos": position, "ts": moment, "actor": actor, "kind": kind, "subject": subject,
-                     "body": body, "prev": last}  # fmt: skip
+            value = {"actor": actor, "body": body, "kind": kind, "pos": position, "prev": last, "subject": subject,
+                     "ts": moment, "v": CURRENT}  # fmt: skip
             if sig is not None:
                 value["sig"] = sig
             payload = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -205,11 +212,12 @@ class _Segment:
                     f"a `{kind}` record of {len(payload)} bytes is too long",
                     hint="keep large content as an artifact and its digest in the record",
                 )
-            frames.append(HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+            frames += (HEADER.pack(len(payload), zlib.crc32(payload)), payload)
             before, last = last, hashlib.sha256(payload).hexdigest()
-            events.append(
-                Event(self.path.stem, position, moment, actor, kind, subject, body, before, last, CURRENT, sig)
-            )
+            if events is not None:
+                events.append(
+                    Event(self.path.stem, position, moment, actor, kind, subject, body, before, last, CURRENT, sig)
+                )
             position += 1
         data = b"".join(frames)
         start = self.mark.end
@@ -221,7 +229,6 @@ class _Segment:
             os.ftruncate(self.descriptor, start)
             raise
         self.mark = Mark(start + len(data), position, last)
-        return events
 
     def close(self) -> None:
         os.close(self.descriptor)

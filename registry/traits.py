@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,12 @@ _BORDERS = (
 """From which code point on letters are of which script (Unicode 15 blocks, coarse); `` is no letter."""
 _STARTS = np.asarray([start for start, _ in _BORDERS], dtype=np.uint32)
 _NAMES = ("", *(name for _, name in _BORDERS))
+_SMALL = 2048
+_PLACES: np.ndarray[Any, Any] = np.searchsorted(_STARTS, np.arange(_SMALL, dtype=np.uint32), side="right")
+"""The place in `_NAMES` of each of the first code points."""
+_HIGHEST = 3 if sys.byteorder == "little" else 0
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, DIMENSIONS).astype(np.float64)
+"""The signs of each byte, as 0 and 1: sums of them are whole numbers, which a float holds exactly."""
 _WORDS = {
     "en": "the of and to in is that it for you with are this not be on have was",
     "de": "der die und das ist nicht ein eine zu den mit sich auf für von dem im auch",
@@ -88,7 +95,7 @@ def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 def _histogram(codes: np.ndarray[Any, np.dtype[np.uint32]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the different code points and their counts; sorting is spared where all are small."""
-    if int(codes.max()) < 2048:
+    if codes.max() < _SMALL:
         counted = np.bincount(codes)
         kinds = counted.nonzero()[0]
         return kinds, counted[kinds]
@@ -104,8 +111,9 @@ def _project(codes: np.ndarray[Any, np.dtype[np.uint32]], key: bytes) -> list[fl
     mixed += codes[2:] * third
     mixed ^= mixed >> np.uint32(15)
     mixed *= last
-    signs = np.unpackbits((mixed >> np.uint32(24)).astype(np.uint8)).reshape(-1, DIMENSIONS)
-    return [round(2 * float(share) / len(signs) - 1, 3) for share in signs.sum(axis=0)]
+    bytes_ = mixed.view(np.uint8)[_HIGHEST::4]
+    shares = (np.bincount(bytes_, minlength=256) @ _BITS).tolist()
+    return [round(2 * share / len(mixed) - 1, 3) for share in shares]
 
 
 @lru_cache(maxsize=16)
@@ -118,7 +126,8 @@ def _factors(key: bytes) -> tuple[np.uint32, ...]:
 def _script(kinds: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> str:
     """Return the script of most letters, `` where a text has none."""
     found: dict[str, int] = {}
-    places: Any = np.searchsorted(_STARTS, kinds, side="right")
+    small = bool(kinds[-1] < _SMALL)
+    places: Any = _PLACES[kinds] if small else np.searchsorted(_STARTS, kinds, side="right")
     for place, count in zip(places.tolist(), counts.tolist(), strict=True):
         if _NAMES[place]:
             found[_NAMES[place]] = found.get(_NAMES[place], 0) + count

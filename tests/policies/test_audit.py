@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from policies.audit import DECISION, INTENT, DecisionLog, JournalDown
-from policies.metrics import Metrics
 from registry.journal import Journal, read_segment
 from tests.policies.running import Written, until
 
@@ -118,16 +117,3 @@ def test_many_threads_of_work_lose_nothing() -> None:
         thread.join()
     assert log.close()
     assert sorted(int(subject) for _, subject, _, _ in written.records) == list(range(4000))
-
-
-def test_metrics_add_up() -> None:
-    metrics = Metrics()
-    metrics.count("chat", "allow", 200, 0.01)
-    metrics.count("chat", "deny", 403, 100.0)
-    metrics.tokens(3, 4)
-    page = metrics.render(engine_up=True, log_waiting=2).decode()
-    assert metrics.decided == 2
-    assert 'hallmark_request_seconds_bucket{le="+Inf"} 2' in page
-    assert 'hallmark_request_seconds_bucket{le="0.02"} 1' in page
-    assert 'hallmark_tokens_total{kind="completion"} 4' in page
-    assert "hallmark_decision_log_waiting 2" in page
