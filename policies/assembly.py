@@ -31,7 +31,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
     """Return what all releases of an endpoint share; `stack` closes it."""
     callers = Callers(lambda: [*ws.callers(), *plan.extra_callers])
-    decisions = DecisionLog(ws.journal.append, endpoint=plan.name, mode=plan.log_mode)
+    decisions = DecisionLog(ws.journal.write, endpoint=plan.name, mode=plan.log_mode)
     stack.callback(decisions.close)
     return Front(callers, decisions, hash_key(ws), bounds=Bounds())
 
