@@ -92,7 +92,7 @@ class Batcher:
         while self._admitted:
             first, group = len(self._rows), self._admitted.pop(0)
             self._rows += group
-            logits = self._model.prefill([one.prompt for one in group])
+            logits = self._model.prefill([one.prompt for one in group], [one.adapter for one in group])
             for one in group:
                 self._sampler.prepare(one)
             self._advance(first, logits)

@@ -25,13 +25,13 @@ def grammar_of(body: ChatBody | TextBody) -> str | None:
     if structured is not None:
         raise RequestError("`structured_outputs` and `response_format` exclude each other", param="response_format")
     if wanted == "json_object":
-        return _json({"type": "object"}, compact=True)
+        return json_grammar({"type": "object"}, compact=True)
     if wanted == "json_schema":
         declared = (response_format or {}).get("json_schema")
         schema = declared.get("schema") if isinstance(declared, dict) else None
         if not isinstance(schema, dict):
             raise RequestError("`response_format.json_schema.schema` must be an object", param="response_format")
-        return _json(schema, compact=True)
+        return json_grammar(schema, compact=True)
     raise RequestError(f"unknown response format `{wanted}`", param="response_format.type")
 
 
@@ -48,10 +48,11 @@ def _structured(asked: StructuredOutputs) -> str:
     if asked.grammar:
         return str(LLMatcher.grammar_from_lark(asked.grammar))
     schema = asked.json if isinstance(asked.json, str | dict) else {"type": "object"}
-    return _json(schema, compact=asked.disable_any_whitespace)
+    return json_grammar(schema, compact=asked.disable_any_whitespace)
 
 
-def _json(schema: str | dict[str, Any], *, compact: bool) -> str:
+def json_grammar(schema: str | dict[str, Any], *, compact: bool = True) -> str:
+    """Return the grammar of a JSON schema; RequestError when it is none."""
     from llguidance import LLMatcher
 
     try:

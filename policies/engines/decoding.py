@@ -25,7 +25,8 @@ class News:
 class Sequence:
     """A sequence from submission to its end. Only the batcher's thread changes it, except `cancelled`.
 
-    `limit` is the most tokens it may bring; `logprob` sums the log probabilities of those drawn so far.
+    `adapter` names the LoRA adapter that it is decoded with, empty for none; `limit` is the most tokens it may bring;
+    `logprob` sums the log probabilities of those drawn so far.
     """
 
     choice: int
@@ -36,6 +37,7 @@ class Sequence:
     text: TextStream
     matchers: list[Any] = field(default_factory=list)
     structured: bool = False
+    adapter: str = ""
     cancelled: bool = False
     tokens: list[int] = field(default_factory=list)
     rng: random.Random = field(init=False)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from registry import adapters as registered
 from registry.errors import NotFound, Refused, SpecError
 
 DEFAULT_LENGTH = 2048
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 ADAPTER = "adapter_config.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
            "preprocessor_config.json")  # fmt: skip
 
@@ -62,6 +66,16 @@ def check(folder: Path) -> None:
             raise Refused(f"`{name}` asks for code of its own (`auto_map`)", hint="no code of a model is ever run")
     for path in folder.glob("*.safetensors.index.json"):
         _check_index(folder, path.name)
+
+
+def check_adapters(adapters: Mapping[str, Path], base: Path) -> None:
+    """Raise unless every adapter has a name of its own, is plain LoRA and fits the base (`registry.adapters.check`)."""
+    for name, folder in adapters.items():
+        if not NAME.fullmatch(name):
+            raise SpecError(
+                f"`{name}` is no name of an adapter", field="adapters", hint="letters, digits, `.`, `_`, `-`"
+            )
+        registered.check(folder, base)
 
 
 def _asks_for_code(value: Any) -> bool:

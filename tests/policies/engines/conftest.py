@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +16,9 @@ import pytest
 os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"})
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    "{{ bos_token }}{% if tools %}{{ tools | map(attribute='function.name') | join(' ') }}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
@@ -80,6 +83,34 @@ def make_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Cal
 def folder(make_folder: Callable[..., Path]) -> Path:
     """The tiny Mistral of the tests."""
     return make_folder("Mistral", sliding_window=None)
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that writes a random LoRA for a base: `make_adapter(folder, seed=1, targets=("q_proj",))`."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def make(
+        base: Path, *, seed: int, targets: tuple[str, ...] = ("q_proj", "v_proj", "down_proj"), rank: int = 4,
+        size: float = 0.5, **config: Any,
+    ) -> Path:  # fmt: skip
+        folder = tmp_path_factory.mktemp("adapter")
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for name, weight in load_file(base / "model.safetensors").items():
+            module = name.removesuffix(".weight")
+            if module.rpartition(".")[2] in targets:
+                key, shape = f"base_model.model.{module}", weight.shape
+                tensors[f"{key}.lora_A.weight"] = torch.randn(rank, shape[1], generator=generator) * size
+                tensors[f"{key}.lora_B.weight"] = torch.randn(shape[0], rank, generator=generator) * size
+        save_file(tensors, folder / "adapter_model.safetensors")
+        said = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": list(targets), "bias": "none",
+                "task_type": "CAUSAL_LM", "base_model_name_or_path": "somewhere/else", **config}  # fmt: skip
+        (folder / "adapter_config.json").write_text(json.dumps(said), encoding="utf-8")
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_value_out_of_range_is_refused_by_name(fields: dict[str, Any], named: st
 
 @pytest.mark.parametrize(
     "fields",
-    [{"tools": [{}]}, {"logprobs": True}, {"chat_template": "x"}, {"echo": True}, {"modalities": ["audio"]},
+    [{"tools": {}}, {"logprobs": True}, {"chat_template": "x"}, {"echo": True}, {"modalities": ["audio"]},
      {"temperature": "hot"}, {"structured_outputs": {"jsn": 1}}, {"messages": "hi"}],
 )  # fmt: skip
 def test_unknown_unsupported_and_mistyped_fields_are_refused(fields: dict[str, Any]) -> None:
