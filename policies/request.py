@@ -96,10 +96,10 @@ def _settle(request: Generating) -> None:
             raise Refusal(400, "forbidden_field", f"`{name}` is not allowed: {REFUSED_FIELDS[name]}", param=name)
         if hasattr(request, name):
             setattr(request, name, None)
+    _settle_format(request)
     if isinstance(request, ChatRequest):
         for tool in request.tools or ():
             _measure(tool.function.parameters, "tools")
-        _settle_format(request)
         if request.max_completion_tokens is not None:
             request.max_tokens, request.max_completion_tokens = request.max_completion_tokens, None
     if request.structured_outputs is not None:
@@ -135,7 +135,7 @@ def _measure(value: Any, param: str) -> None:
 
 def constraint(request: Generating) -> str:
     """Return the decode-time constraint a caller sent, e.g. `structured_outputs.json` or `response_format`, or ``."""
-    if isinstance(request, ChatRequest) and request.response_format is not None:
+    if request.response_format is not None:
         return "response_format"
     wanted = request.structured_outputs
     if wanted is None:
@@ -147,7 +147,7 @@ def constraint(request: Generating) -> str:
     return f"structured_outputs.{given[0]}"
 
 
-def _settle_format(request: ChatRequest) -> None:
+def _settle_format(request: Generating) -> None:
     """Turn `response_format` into the engine's `structured_outputs`: one constraint, one permission."""
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
@@ -244,9 +244,8 @@ def encode(
     for name in _UNUSED:
         if getattr(request, name, None) is not None:
             setattr(request, name, None)
-    if isinstance(request, ChatRequest):
-        request.response_format = None  # it was turned into `structured_outputs`
-    else:
+    request.response_format = None  # it was turned into `structured_outputs`
+    if isinstance(request, CompletionRequest):
         request.suffix = None  # it is part of the prompt
     request.stream_options = StreamOptions(include_usage=True) if request.stream else None
     for name, value in defaults.items():

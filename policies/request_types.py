@@ -123,14 +123,9 @@ class StructuredOutputs(Wire):
     choice: Annotated[list[str], Meta(min_length=1, max_length=1024)] | None = None
 
 
-class Sampling(Wire):
-    """What both generating surfaces share."""
+class Decoding(Wire):
+    """How each token is chosen: what all generating surfaces share."""
 
-    model: str
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Unit | None = None
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
@@ -140,8 +135,19 @@ class Sampling(Wire):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=16)] | None = None
     seed: Seed | None = None
-    n: Annotated[int, Meta(ge=1, le=8)] | None = None
     structured_outputs: StructuredOutputs | None = None
+
+
+class Sampling(Decoding, kw_only=True):
+    """What chat completions and completions share."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    n: Annotated[int, Meta(ge=1, le=8)] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | int | None = None
     user: Short | None = None  # without effect, like the rest
     metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
@@ -167,7 +173,6 @@ class ChatRequest(Sampling, kw_only=True):
     tools: Annotated[list[Tool], Meta(max_length=256)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     top_logprobs: int | None = None
     modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
     store: Literal[False] | None = None

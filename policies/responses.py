@@ -15,6 +15,7 @@ from policies.refusal import Refusal
 from policies.request_types import (
     ChatRequest,
     Count,
+    Decoding,
     Function,
     FunctionCall,
     JsonSchema,
@@ -29,7 +30,6 @@ from policies.request_types import (
     TextPart,
     Tool,
     ToolCall,
-    Unit,
     Wire,
 )
 
@@ -114,15 +114,13 @@ class ResponseStreamOptions(Wire):
     include_obfuscation: Literal[False] | None = None
 
 
-class ResponsesRequest(Wire):
+class ResponsesRequest(Decoding, kw_only=True):
     """POST /v1/responses."""
 
     model: str
     input: str | Annotated[list[Item], Meta(min_length=1, max_length=4096)]
     instructions: str | None = None
     max_output_tokens: Count | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Unit | None = None
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
     tools: Annotated[list[FunctionTool], Meta(max_length=256)] | None = None
@@ -159,12 +157,11 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
         messages=messages,
         stream=request.stream,
         max_tokens=request.max_output_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
         tools=_tools(request),
         tool_choice=_choice(request),
         parallel_tool_calls=request.parallel_tool_calls,
         response_format=_format(request.text),
+        **{name: getattr(request, name) for name in Decoding.__struct_fields__},
     )
 
 
