@@ -24,7 +24,7 @@ def instances(schema: dict[str, Any], *, seed: int, count: int) -> Iterator[str]
         for _ in range(_TRIES):
             value = _value(schema, schema, rng, 0)
             if accepts(value):
-                yield json.dumps(value, ensure_ascii=False)
+                yield _written(value)
                 break
 
 
@@ -45,6 +45,11 @@ def near_misses(schema: dict[str, Any], *, seed: int, count: int) -> Iterator[tu
             found += 1
             if found == count:
                 return
+
+
+def _written(value: Any) -> str:
+    """Return a value as JSON without white space, as engines that decode under a schema write it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _validator(schema: dict[str, Any]) -> Callable[[Any], bool]:
@@ -172,24 +177,24 @@ def _another_type(text: str, rng: random.Random) -> str:
     value = json.loads(text)
     places = list(_places(value))
     if not places:
-        return json.dumps([value])
+        return _written([value])
     holder, key = rng.choice(places)
     holder[key] = [holder[key]] if isinstance(holder[key], str) else str(holder[key])
-    return json.dumps(value, ensure_ascii=False)
+    return _written(value)
 
 
 def _key_gone(text: str, rng: random.Random) -> str:
     value = json.loads(text)
     if isinstance(value, dict) and value:
         value.pop(rng.choice(list(value)))
-    return json.dumps(value, ensure_ascii=False)
+    return _written(value)
 
 
 def _key_more(text: str, rng: random.Random) -> str:
     value = copy.deepcopy(json.loads(text))
     if isinstance(value, dict):
         value["unasked"] = rng.choice(_WORDS)
-    return json.dumps(value, ensure_ascii=False)
+    return _written(value)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

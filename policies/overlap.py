@@ -9,13 +9,12 @@ from typing import Any
 
 from policies.inclusion import covers
 from policies.pattern import PatternError
-from policies.reference import Reference, view_name
+from policies.reference import Reference
 from policies.rules import AnyRule, SpanRule, TopicRule
 from policies.samples import draw_match, embed
 
 DRAWN = 6
 _WIDTH = {"exact": 0, "plain": 1, "folded": 2, "lookalike": 3}
-_ENDS = ("block", "abort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
 def _same_place(by: SpanRule, rule: SpanRule) -> bool:
     """Say whether one rule looks wherever the other does: side and view, what it decodes, and no suppressing."""
     sides = by.side in (rule.side, "both")
-    wider = _WIDTH.get(view_name(by), 0) >= _WIDTH.get(view_name(rule), 0)
-    decodes = set(_field(rule, "decoded", ())) <= set(_field(by, "decoded", ()))
+    wider = _WIDTH[by.view] >= _WIDTH[rule.view]
+    decodes = set(rule.decoded) <= set(by.decoded)
     return sides and wider and decodes and not _field(rule, "until", None) and not _field(by, "until", None)
 
 
@@ -65,25 +64,25 @@ def _shows_nothing(rule: SpanRule, by: SpanRule, later: bool) -> bool:
     """Say whether `by` has the last word where both match the same text."""
     if isinstance(by, TopicRule) and by.at_least > 1:
         return False
-    if by.action in _ENDS:
-        return later or rule.action not in _ENDS
-    if rule.action in _ENDS:
+    if by.stops:
+        return later or not rule.stops
+    if rule.stops:
         return False
     return later if by.action == rule.action else by.action == "redact"
 
 
 def _prove(rule: SpanRule, by: SpanRule) -> Overlap | None:
     checks = _field(by, "check", None), _field(rule, "check", None)
-    strong, weak = by.branches(), _branches_on(rule, view_name(by))
+    strong, weak = by.branches(), _branches_on(rule, by.view)
     if weak is None:
         return None
     if checks[0] is not None and checks[0] != checks[1]:
         return None
     conflict = by.action != rule.action
-    ends = by.action in _ENDS
+    ends = by.stops
     answer = covers(strong, weak)
     if answer:
-        same = view_name(by) == view_name(rule) and checks[0] == checks[1] and covers(weak, strong) is True
+        same = by.view == rule.view and checks[0] == checks[1] and covers(weak, strong) is True
         what = "the same texts" if same else "every text of it"
         return Overlap(rule, by, f"rule `{by.id}` matches {what} and wins with `{by.action}`", conflict)
     if ends and checks[0] is None:
@@ -106,7 +105,7 @@ def _inside(rule: SpanRule, strong: Sequence[Any], weak: Sequence[Any]) -> bool 
 
 def _branches_on(rule: SpanRule, view: str) -> Sequence[Any] | None:
     """Return a rule's branches as they read on a wider view, None where they have no reading there."""
-    if view_name(rule) == view or isinstance(rule, TopicRule):
+    if rule.view == view or isinstance(rule, TopicRule):
         return rule.branches()
     try:
         return rule.model_copy(update={"view": view}).branches()

@@ -8,21 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policies.normalize import FOLDS, clean, is_word
+from policies.normalize import VIEWS, clean, is_word
 from policies.pattern import Branch, Chars, Choice, Node, Series
 from policies.rules import SpanRule
 
 
-def view_name(rule: SpanRule) -> str:
-    """Return the name of the view that a rule reads."""
-    return str(getattr(rule, "view", "folded" if rule.folded else "exact"))
-
-
 def view_of(name: str, text: str) -> tuple[str, list[int]]:
     """Return a text as a view has it, and for each character of that the place it came from."""
-    if name == "exact" or (name == "plain" and text.isascii()):
+    if name == "exact":
         return text, list(range(len(text)))
-    views = [FOLDS[ord(char)] for char in text]
+    views = [VIEWS[name][ord(char)] for char in text]
     return "".join(views), [place for place, view in enumerate(views) for _ in view]
 
 
@@ -30,7 +25,7 @@ class Reference:
     """One span rule. `places` names every match by its ends; `finds` only says whether there is one."""
 
     def __init__(self, rule: SpanRule) -> None:
-        self.rule, self.view = rule, view_name(rule)
+        self.rule, self.view = rule, rule.view
         self.branches = rule.branches()
         self._bodies = [re.compile(expression(branch.body)) for branch in self.branches]
         self._checked = getattr(rule, "check", None) is not None

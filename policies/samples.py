@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from policies.normalize import is_word
 from policies.pattern import Branch, Chars, Choice, Node, Ranges, Repeat, Series
-from policies.rules import SpanRule
+from policies.repair import repaired
+from policies.rules import RegexRule, SpanRule
 
 MOST_TRIES = 4_000
 """Draws after which a checksum counts as out of reach."""
@@ -37,15 +38,17 @@ def draw(node: Node, rng: random.Random) -> str:
 def draw_match(rule: SpanRule, rng: random.Random, branch: Branch | None = None) -> tuple[str, Branch] | None:
     """Return a text that a rule matches as a whole, checksum included, and the branch it came from.
 
-    None where `MOST_TRIES` draws have not met the checksum.
+    None where `MOST_TRIES` draws, each with its check digits set right, have not passed the rule's check.
     """
-    branches = rule.branches()
-    passes: Callable[[str], bool] = getattr(rule, "passes", lambda text: True)
+    branches, check = rule.branches(), getattr(rule, "check", None)
     for _ in range(MOST_TRIES):
         chosen = branch or rng.choice(branches)
         text = draw(chosen.body, rng)
-        if passes(text):
+        if not isinstance(rule, RegexRule) or rule.passes(text):
             return text, chosen
+        better = repaired(text, check or "", rule.passes)
+        if better is not None:
+            return better, chosen
     return None
 
 
