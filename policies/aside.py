@@ -1,13 +1,16 @@
-"""Blocking work beside the event loop, in threads that never keep a stopping endpoint waiting for their end."""
+"""Blocking work beside the event loop, in threads that a stopping endpoint waits for only so long."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_running: set[threading.Thread] = set()
 
 
 async def aside(work: Callable[..., T], *arguments: Any) -> T:
@@ -36,6 +39,21 @@ async def aside(work: Callable[..., T], *arguments: Any) -> T:
             loop.call_soon_threadsafe(settle, result, failed)
         except RuntimeError:  # the loop is gone: nobody waits any more
             return
+        finally:
+            _running.discard(threading.current_thread())
 
-    threading.Thread(target=run, name=getattr(work, "__name__", "aside"), daemon=True).start()
+    thread = threading.Thread(target=run, name=getattr(work, "__name__", "aside"), daemon=True)
+    _running.add(thread)
+    thread.start()
     return await done
+
+
+def finish(seconds: float) -> bool:
+    """Wait for the work that nobody awaits any more; return whether all of it ended in time.
+
+    A thread that is in foreign code when the interpreter ends would take the process down with an abort.
+    """
+    until = time.monotonic() + seconds
+    for thread in list(_running):
+        thread.join(max(0.0, until - time.monotonic()))
+    return not _running

@@ -16,7 +16,7 @@ from policies.plan import Plan, Upkeep
 from policies.scratch import socket_folder
 from policies.supervisor import Supervisor
 from policies.upstream import Pool, Upstream
-from registry.errors import Refused, Tampered
+from registry.errors import EngineFailure, Refused, Tampered
 from registry.protocols import Progress, silent
 from registry.records import Candidate
 from registry.workspace import Workspace
@@ -130,6 +130,8 @@ class Fleet:
         places = [sockets / ("engine.sock" if index == 0 else f"engine-{index}.sock")
                   for index in range(self.upkeep.replicas)]  # fmt: skip
         for index, uds in enumerate(places):
+            if self._closed:
+                raise EngineFailure("the endpoint is ending", hint="start it again")
             self._handles.append(self._launch(index, uds))
         upstreams = [Upstream(uds) for uds in places]
         self.upstream = upstreams[0] if len(upstreams) == 1 else Pool(upstreams)

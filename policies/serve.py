@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from policies import proof
+from policies.aside import finish
 from policies.assembly import front_of, own_version
 from policies.child import Endpoint
 from policies.desk import Front
@@ -34,6 +35,7 @@ from registry.workspace import Workspace
 log = logging.getLogger(__name__)
 
 CALLERS_SECONDS = 3.0
+LEFT_SECONDS = 30.0
 
 
 def serve(
@@ -117,6 +119,9 @@ class RunningEndpoint:
             for follower in self.followers:
                 for release in (follower.opened, *follower.leaving):
                     release.close()
+            self._opening.close()
+            if not finish(LEFT_SECONDS):
+                log.warning("work beside the endpoint did not end in time")
         if self._failure:
             raise EngineFailure(f"the engine keeps failing: {self._failure}", hint="its log is in `work/logs`")
 

@@ -126,9 +126,9 @@ class Opening:
             remove_tree(fleet.folder)
 
     def close(self) -> None:
-        """End every fleet; blocks."""
+        """End every fleet, also one that is just starting; blocks. Their copies go with `scratch`."""
         for fleet in list(self.fleets):
-            self.discard(fleet)
+            fleet.close()
 
     def _build(self, candidates: Sequence[Candidate]) -> Build:
         first = candidates[0]
