@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evals.scratch import claim_scratch
-from registry.errors import EngineFailure, Refused, Tampered
+from registry.adapters import merge
+from registry.errors import EngineFailure, Tampered
 from registry.protocols import GuardedEndpoint
 from registry.records import Candidate, digest_of, plain, sha256
 from registry.workspace import Workspace
@@ -63,9 +64,10 @@ class EndpointTarget:
 
 
 def weights_identity(candidate: Candidate) -> dict[str, Any]:
-    """Return what decides what weights say: they, tokenizer, template, system prompt, generation and quantisation."""
+    """Return what decides what weights say: they, an adapter, tokenizer, template, prompt, generation, quantisation."""
     parts = plain(candidate)
-    return {name: parts[name] for name in ("weights", "tokenizer", "quantisation", *_SAID)}
+    adapter = {} if candidate.adapter == "none" else {"adapter": candidate.adapter}
+    return {**{name: parts[name] for name in ("weights", "tokenizer", "quantisation", *_SAID)}, **adapter}
 
 
 def null_identity(ws: Workspace, candidate: Candidate, random_seed: int) -> dict[str, Any]:
@@ -97,18 +99,18 @@ def write_tokenizer(ws: Workspace, candidate: Candidate, folder: Path) -> Path:
 
 @contextmanager
 def open_weights(ws: Workspace, candidate: Candidate, *, random_seed: int | None = None) -> Iterator[WeightsTarget]:
-    """Yield a private, verified copy of the candidate's model folder; it is removed afterwards.
+    """Yield a private, verified copy of the candidate's model folder, its adapter merged in; it is removed afterwards.
 
-    Raises Tampered, or Refused for a candidate with an adapter.
+    Raises Tampered, or Refused for an adapter that is more than plain LoRA or does not fit (`registry.adapters`).
     """
-    if candidate.adapter != "none":  # measured without it, the numbers would be those of another model
-        raise Refused("the harness cannot load adapters", hint="merge the adapter into its base")
     prompt = str(candidate.generation.get("system_prompt", ""))
     if prompt and sha256(prompt.encode()) != candidate.system_prompt:
         raise Tampered("the candidate's system prompt is not the one it names", hint="create the candidate again")
     identity = weights_identity(candidate) if random_seed is None else null_identity(ws, candidate, random_seed)
     with claim_scratch(ws, "weights") as scratch:
         folder = ws.artifacts.checkout(candidate.weights, scratch / "model")
+        if candidate.adapter != "none" and random_seed is None:
+            merge(folder, ws.artifacts.checkout(candidate.adapter, scratch / "adapter"))
         yield WeightsTarget(folder, identity, random_seed, prompt)
 
 

@@ -95,7 +95,6 @@ def _check_engine(ws: Workspace, candidate: Asset) -> None:
     from policies.engines import folder, launch
 
     record = ws.get(candidate.id, Candidate)
-    folder.refuse_adapter(record.adapter)
     installed = launch.ENGINES.load(record.engine).version()
     if record.engine_version not in (installed, installed.partition(",")[0].rpartition(" ")[2]):
         raise Refused(
@@ -103,7 +102,10 @@ def _check_engine(ws: Workspace, candidate: Asset) -> None:
             hint="install the version it was proven with",
         )
     with tempfile.TemporaryDirectory(prefix="drill-", dir=ws.work("drills")) as scratch:
-        folder.check(_linked(ws, record.weights, Path(scratch) / "weights"))
+        weights = _linked(ws, record.weights, Path(scratch) / "weights")
+        folder.check(weights)
+        if record.adapter != "none":
+            folder.check_adapters({"adapter": _linked(ws, record.adapter, Path(scratch) / "adapter")}, weights)
         bundle.load(ws.artifacts.checkout(record.bundle, Path(scratch) / "bundle"))
 
 

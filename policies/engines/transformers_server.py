@@ -22,7 +22,7 @@ from policies.engines.language_model import LanguageModel
 from policies.engines.sampling import Sampler
 from policies.engines.service import Service, deliver
 from policies.engines.wire import Defaults
-from registry.errors import HallmarkError
+from registry.errors import HallmarkError, Refused
 
 logger = logging.getLogger(__name__)
 MOST_ROWS = 64
@@ -48,6 +48,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--chat-template", type=Path)
     parser.add_argument("--generation-config", type=json.loads, help="JSON laid over generation_config.json")
     parser.add_argument("--adapters", type=json.loads, default={}, help="JSON of names to LoRA folders")
+    parser.add_argument("--quantisation", help="as the candidate's: stored in the weights")
     parser.add_argument("--end-with-parent", action="store_true")
     return parser.parse_args(argv)
 
@@ -99,6 +100,8 @@ async def serve(wanted: argparse.Namespace) -> None:
 def load(wanted: argparse.Namespace, loop: asyncio.AbstractEventLoop) -> tuple[Service, Batcher]:
     """Return the service over a loaded model, and its batcher, not yet started."""
     model_folder.check(wanted.model)
+    if wanted.quantisation not in (None, model_folder.stored_quantisation(wanted.model)):
+        raise Refused(f"the built-in engine cannot make weights {wanted.quantisation}", hint="serve them with vLLM")
     threads = _set_threads(wanted)
     from transformers import AutoTokenizer
 

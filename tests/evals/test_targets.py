@@ -1,11 +1,13 @@
 """Targets: verified weights, and endpoints of this machine only."""
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from evals.targets import null_identity, open_endpoint, open_weights, served_identity, weights_identity
-from registry.errors import EngineFailure, Refused, Tampered
+from registry.errors import EngineFailure, NotFound, Tampered
 from registry.records import Candidate, sha256
 
 
@@ -63,9 +65,33 @@ def test_the_system_prompt_is_the_one_that_the_candidate_names(ws, plain_candida
         pass
 
 
-def test_weights_under_an_adapter_are_refused(ws, plain_candidate):
-    record = ws.get(plain_candidate(adapter="sha256:a").id, Candidate)
-    with pytest.raises(Refused, match="adapters"), open_weights(ws, record):
+def test_an_adapter_is_merged_into_the_private_copy(ws, candidate, tiny_model, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    module = "model.layers.1.self_attn.o_proj"
+    a, b = torch.randn(2, 32), torch.randn(32, 2)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}))
+    key = f"base_model.model.{module}"
+    save_file({f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}, folder / "adapter_model.safetensors")
+    bare = ws.get(candidate.id, Candidate)
+    tuned = replace(bare, adapter=ws.artifacts.add_tree(folder).id)
+    before = load_file(tiny_model / "model.safetensors")
+    with open_weights(ws, tuned) as target:
+        after = load_file(target.folder / "model.safetensors")
+        assert target.identity == weights_identity(tuned) != weights_identity(bare)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [f"{module}.weight"]
+    torch.testing.assert_close(after[f"{module}.weight"], before[f"{module}.weight"] + 3 * (b @ a))
+    with open_weights(ws, tuned, random_seed=3) as target:
+        assert target.identity == null_identity(ws, bare, 3)
+
+
+def test_weights_under_an_adapter_that_does_not_fit_are_refused(ws, candidate, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    tuned = replace(ws.get(candidate.id, Candidate), adapter=ws.artifacts.add_tree(tmp_path).id)
+    with pytest.raises(NotFound, match="the adapter has no"), open_weights(ws, tuned):
         pass
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from policies.bare import BareEngine
-from registry.errors import Refused, Tampered
+from registry.errors import EngineFailure, NotFound, Tampered
 from registry.records import Candidate, sha256
 from registry.workspace import Workspace
 
@@ -64,8 +64,27 @@ def test_another_key_and_other_routes_are_refused(engine: BareEngine) -> None:
         assert http.post(f"{engine.base_url}/load_lora_adapter", json={}).status_code == 404
 
 
-def test_an_adapter_or_another_prompt_is_refused_before_anything_starts(ws: Workspace, candidate: Candidate) -> None:
-    with pytest.raises(Refused):
-        BareEngine.start(ws, replace(candidate, adapter="sha256:" + "a" * 64))
+def test_an_adapter_answers_where_the_candidate_has_one(
+    ws: Workspace, candidate: Candidate, engine: BareEngine, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = ws.artifacts.checkout(candidate.weights, tmp_path / "weights")
+    adapter = ws.artifacts.add_tree(make_adapter(weights, seed=4))
+    tuned = BareEngine.start(ws, replace(candidate, adapter=adapter.id))
+    try:
+        with client(tuned) as http:
+            told = http.post(f"{tuned.base_url}/chat/completions", json={**ASK, "model": tuned.model}).json()
+    finally:
+        tuned.close()
+    with client(engine) as http:
+        plain = http.post(f"{engine.base_url}/chat/completions", json={**ASK, "model": engine.model}).json()
+    assert (engine.model, tuned.model) == ("engine", "adapter")
+    assert told["choices"][0]["message"]["content"] != plain["choices"][0]["message"]["content"]
+
+
+def test_what_is_not_loadable_is_refused_before_anything_starts(ws: Workspace, candidate: Candidate) -> None:
+    with pytest.raises(NotFound):
+        BareEngine.start(ws, replace(candidate, adapter=candidate.weights))
+    with pytest.raises(EngineFailure, match="cannot make weights fp8"):
+        BareEngine.start(ws, replace(candidate, quantisation="fp8"))
     with pytest.raises(Tampered, match="system prompt"):
         BareEngine.start(ws, replace(candidate, system_prompt="sha256:" + "b" * 64))
