@@ -27,6 +27,7 @@ from registry.errors import Refused
 if TYPE_CHECKING:
     from policies.authorize import Action, Caller
     from policies.desk import Desk, Front, GuardRunner
+    from policies.limits import Admission
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -58,7 +59,7 @@ class Generation:
         self._kind = KINDS.get(exchange.surface, exchange.surface)
         self._guards: GuardRunner | None = None
         self._call: Call | None = None
-        self._admission: Any = None
+        self._admission: Admission | None = None
         self._tools: frozenset[str] = frozenset()
         self._exempt: frozenset[str] = frozenset()
         self._input_tokens = 0
@@ -105,11 +106,7 @@ class Generation:
             usual = desk.served.defaults.get("max_tokens") if desk is not None else None
             self._choices = request.n or 1
             tokens += (request.max_tokens or usual or USUAL_TOKENS) * self._choices
-        admit = getattr(self.front.limits, "admit", None)
-        if admit is None:
-            self.front.limits.take(self.caller)
-        else:
-            self._admission = admit(self.caller, tokens)
+        self._admission = self.front.limits.admit(self.caller, tokens)
 
     def _place(self, model: str) -> Desk:
         """Bring the request to the desk of its model; raises Refusal when there is none, or it is closed."""
@@ -145,8 +142,7 @@ class Generation:
         exchange.hit(decision.reasons)
         if not decision.allowed:
             raise access_denied(action, decision.reasons)
-        exemptions = getattr(desk.authorizer, "exemptions", None)
-        self._exempt = exemptions(self.caller, desk.model, desk.rules) if exemptions else frozenset()
+        self._exempt = desk.authorizer.exemptions(self.caller, desk.model, desk.rules)
         self._guards = self._output_guards()
         if wanted:
             try:

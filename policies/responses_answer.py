@@ -38,8 +38,8 @@ class OutputItem:
         if self.kind == "function_call":
             arguments = "" if empty else self.text
             return {**said, "call_id": self.call_id, "name": self.name, "arguments": arguments}
-        content = [] if empty else [self.part(self.text)]
-        return said | ({"summary": []} if self.kind == "reasoning" else {"role": "assistant"}) | {"content": content}
+        more: dict[str, Any] = {"summary": []} if self.kind == "reasoning" else {"role": "assistant"}
+        return {**said, **more, "content": [] if empty else [self.part(self.text)]}
 
     def part(self, text: str) -> dict[str, Any]:
         """Return the one part of content that a message or a reasoning has."""

@@ -113,7 +113,7 @@ class TextAnswer(Struct, omit_defaults=True):
     usage: Usage | None = None
 
 
-class Message(Struct):
+class AnswerMessage(Struct):
     """A whole chat message; `content` is always there, as OpenAI's client expects."""
 
     role: str = "assistant"
@@ -132,7 +132,7 @@ class Message(Struct):
 class ChatChoice(Struct):
     """A choice of a whole chat answer."""
 
-    message: Message
+    message: AnswerMessage
     index: int = 0
     finish_reason: str | None = None
     logprobs: None = None
@@ -158,7 +158,7 @@ class _EngineTextChoice(Struct):
 
 
 class _EngineChatChoice(Struct):
-    message: Message
+    message: AnswerMessage
     index: int = 0
     finish_reason: str | None = None
 

@@ -237,7 +237,7 @@ def test_a_failure_of_ours_denies_and_tells_nothing(run: Running, monkeypatch: p
         raise ZeroDivisionError("the secret inside")
 
     for part, name in ((run.desk.enforcer, "check_input"), (run.desk.enforcer, "check_output"),
-                       (run.gateway.front.limits, "take")):  # fmt: skip
+                       (run.gateway.front.limits, "admit")):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(type(part), name, broken)
             reply = post(run, chat())
