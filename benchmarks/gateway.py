@@ -2,11 +2,13 @@
 
     python benchmarks/gateway.py [--rounds 5] [--quick] [--install-peers]
 
-One fast fake engine, in a process of its own, behind each proxy in turn: a bare pass-through (the same HTTP server and
-the same client of the engine, no policy), Hallmark with every policy on (default bundle; 200 rules), and LiteLLM's
-proxy without and with its content filter (the default bundle's patterns as its own). CPU is the kernel's accounting of
-the proxy process. Rounds are interleaved; figures are medians. LiteLLM runs from its own environment,
-`.hallmark-peers/litellm`, made from `benchmarks/peers/litellm.txt` by `--install-peers`; without it, the rest is shown.
+One fast fake engine (`fake_engine.py`), in a process of its own, behind each proxy in turn: a bare pass-through (the
+same HTTP server and the same client of the engine, no policy); Hallmark with every policy on (default bundle; 200
+rules); LiteLLM's proxy without and with its content filter; the servers of NeMo Guardrails and guardrails-ai. Each peer
+checks the default bundle's patterns by its own means, and runs from its own environment in `.hallmark-peers`, made from
+its lock in `benchmarks/peers` by `--install-peers`; one that is not there is left out. CPU is the kernel's accounting
+of the proxy process. Rounds are interleaved; figures are medians. A chunk's cost is that of a stream, less that of a
+whole answer at 32 callers, by the engine's pieces.
 """
 
 from __future__ import annotations
@@ -14,21 +16,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import json
 import os
-import platform
-import shutil
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,185 +31,36 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.load import PIECES, Proxy, cost, exchange, free_port, load, request_bytes, rss_mib  # noqa: E402
+from benchmarks.measure import write_result  # noqa: E402
+from benchmarks.peers.guardrails_server import GUARDRAILS, guardrails_command, guardrails_config  # noqa: E402
 from benchmarks.peers.litellm_proxy import PEER, install, litellm_config, locked_version  # noqa: E402
+from benchmarks.peers.nemo_server import NEMO, nemo_command, nemo_config  # noqa: E402
+from benchmarks.proxies import BUNDLE, KEY  # noqa: E402
 
-BUNDLE = ROOT / "policies" / "bundles" / "default"
-PIECES, PIECE = 64, "model "
+PIECE = "model "
 SECRET = "AKIA2E0A8F3B244C9986"
-PROMPT = "Explain what this function does and where it is called from, in two sentences. " * 5
 CALLERS = 32
 STREAM_CALLERS = 8
+QUIET = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR",
+         "DO_NOT_TRACK": "1", "OTEL_SDK_DISABLED": "true", "OPENAI_API_KEY": "none"}  # fmt: skip
+GOALS = {"request": 50, "chunk": 20}
+"""How many times less than LiteLLM's proxy with its content filter."""
 
 
-@dataclass
-class Proxy:
-    """One proxy under test. `whole` and `streams` are how many requests a measurement makes."""
-
-    name: str
-    command: list[str]
-    whole: int
-    streams: int
-    port: int
-    key: str = "none"
-    guards: bool = True
-    process: subprocess.Popen[bytes] | None = None
-    figures: dict[str, list[float]] = field(default_factory=dict)
-
-    def note(self, name: str, value: float) -> None:
-        self.figures.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.figures[name])
-
-
-# ---- the proxies of our own, each run as a child of this script ---------------------------------------------------
-
-
-def run_bare(uds: Path, port: int) -> None:
-    """Pass every body through: our HTTP server and our client of the engine, and nothing between them."""
-    from policies.listener import Listener, bind
-    from policies.upstream import Upstream
-
-    upstream = Upstream(uds)
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"]
-        call = upstream.call(scope["method"], scope["path"], body)
-        status = await call.start()
-        headers = [(b"content-type", b"text/event-stream" if b'"stream":true' in body else b"application/json")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        while data := await call.chunk():
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    Listener(application, bind("127.0.0.1", port)).run()
-
-
-def run_hallmark(uds: Path, port: int, folder: Path, rules: int) -> None:
-    """Serve with everything on: keys, rate limit, Cedar, input and output rules, decision log on disk."""
-    from policies.audit import DecisionLog
-    from policies.authorize import Authorizer, ModelState
-    from policies.bundle import compile_bundle, load
-    from policies.callers import Callers, hash_secret
-    from policies.desk import Desk, Front
-    from policies.engine import Enforcer
-    from policies.exchange import Served
-    from policies.gateway import Gateway
-    from policies.listener import Listener, bind, settled_memory
-    from policies.upstream import Upstream
-    from registry.journal import Journal
-
-    bundle = load(_bundle(folder / "bundle", rules))
-    row = {"name": "mia", "groups": ["members"], "attributes": {"requests_per_minute": 1_000_000_000},
-           "key_id": "00", "key_hash": hash_secret("00", "secret")}  # fmt: skip
-    (folder / "journal").mkdir()
-    journal = Journal(folder / "journal", "benchmark")
-    decisions = DecisionLog(journal.write, endpoint="prod")
-    served = Served("prod", "model", "engine", "sha256:c", "sha256:cert", bundle.digest)
-    desk = Desk(
-        served, ModelState("model", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
-        Authorizer(bundle), Upstream(uds),
-    )  # fmt: skip
-    front = Front(Callers(lambda: [row]), decisions, os.urandom(32))
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has drained
-    with settled_memory():
-        Listener(Gateway(front, [desk]), bind("127.0.0.1", port), drain_s=5).run()
-    decisions.close()
-
-
-def _bundle(folder: Path, rules: int) -> Path:
-    """Return a copy of the default bundle, filled up with made-up token formats to a number of rules."""
-    shutil.copytree(BUNDLE, folder)
-    path = folder / "bundle.yaml"
-    text = path.read_text()
-    made = text.count("id: ")
-    text += "".join(
-        f"  - {{id: made-up-{n}, kind: regex, side: both, type: token, pattern: '\\bmu{n}_[A-Za-z0-9]{{20,40}}'}}\n"
-        for n in range(max(0, rules - made))
-    )
-    path.write_text(text)
-    return folder
-
-
-# ---- the load ----------------------------------------------------------------------------------------------------
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process, all its threads, user and system, from the kernel's clock of that process."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def rss_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def request_bytes(proxy: Proxy, **more: Any) -> bytes:
-    """Return a whole HTTP request."""
-    body = {"model": "model", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": PIECES, **more}
-    data = json.dumps(body, separators=(",", ":")).encode()
-    head = (f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {proxy.key}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n")  # fmt: skip
-    return head.encode() + data
-
-
-async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:
-    """Send a request and return the body of its answer; raises RuntimeError unless it is a 200."""
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    lower = head.lower()
-    if b"content-length:" in lower:
-        body = await reader.readexactly(int(lower.split(b"content-length:")[1].split(b"\r\n")[0]))
-    else:
-        parts = []
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            parts.append((await reader.readexactly(size + 2))[:-2])
-        await reader.readexactly(2)
-        body = b"".join(parts)
-    if b" 200 " not in head[:20]:
-        raise RuntimeError(f"{head[:40]!r} {body[:300]!r}")
-    return body
-
-
-async def load(proxy: Proxy, count: int, callers: int, request: bytes) -> list[float]:
-    """Make `count` requests from `callers` connections; return their durations in milliseconds."""
-    left = iter(range(count))
-    took: list[float] = []
-
-    async def caller() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=1 << 20)
-        for _ in left:
-            begun = time.perf_counter()
-            await exchange(reader, writer, request)
-            took.append((time.perf_counter() - begun) * 1000)
-        writer.close()
-
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return took
-
-
-def cost_us(proxy: Proxy, count: int, callers: int, request: bytes) -> tuple[float, float]:
-    """Return (CPU microseconds of the proxy a request, median milliseconds a request)."""
-    assert proxy.process is not None
-    before = cpu_seconds(proxy.process.pid)
-    took = asyncio.run(load(proxy, count, callers, request))
-    return (cpu_seconds(proxy.process.pid) - before) * 1e6 / count, statistics.median(took)
-
-
-def measure(proxy: Proxy) -> None:
+def measure(proxy: Proxy, engine: int) -> None:
     """Add one round's figures."""
-    assert proxy.process is not None
     whole, stream = request_bytes(proxy), request_bytes(proxy, stream=True)
-    one, p50 = cost_us(proxy, proxy.whole, 1, whole)
-    many, _ = cost_us(proxy, max(proxy.whole, 2 * CALLERS), CALLERS, whole)
-    streamed, _ = cost_us(proxy, max(proxy.streams, STREAM_CALLERS), STREAM_CALLERS, stream)
-    proxy.note("request_us", one)
-    proxy.note("request_32_us", many)
-    proxy.note("stream_us", streamed)
-    proxy.note("chunk_us", (streamed - one) / PIECES)
-    proxy.note("p50_ms", p50)
-    proxy.note("rss_mib", rss_mib(proxy.process.pid))
+    one = cost(proxy, engine, proxy.whole, 1, whole)
+    many = cost(proxy, engine, max(proxy.whole, 2 * CALLERS), CALLERS, whole)
+    streamed = cost(proxy, engine, max(proxy.streams, STREAM_CALLERS), STREAM_CALLERS, stream)
+    proxy.note("request_us", one.cpu_us)
+    proxy.note("request_32_us", many.cpu_us)
+    proxy.note("stream_us", streamed.cpu_us)
+    proxy.note("chunk_us", (streamed.cpu_us - many.cpu_us) / PIECES)
+    proxy.note("p50_ms", one.p50_ms)
+    proxy.note("engine_share", max(one.engine_share, many.engine_share, streamed.engine_share))
+    proxy.note("rss_mib", rss_mib(proxy.pid))
 
 
 def leaks(proxy: Proxy) -> bool:
@@ -234,16 +80,11 @@ def leaks(proxy: Proxy) -> bool:
 # ---- one run -----------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
-def running(proxies: list[Proxy], engine: list[str], folder: Path) -> Iterator[None]:
-    """Start the engine and every proxy; stop them afterwards."""
-    quiet = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1"}
-    environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT), "LITELLM_LOG": "ERROR"}
+def running(proxies: list[Proxy], engine: list[str], engine_url: str, folder: Path) -> Iterator[int]:
+    """Start the engine and every proxy; yield the engine's process id; stop them afterwards."""
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": engine_url,
+                   "OPENAI_API_BASE": engine_url}  # fmt: skip
     started = []
     try:
         started.append(subprocess.Popen(engine, env=environment))
@@ -253,7 +94,7 @@ def running(proxies: list[Proxy], engine: list[str], folder: Path) -> Iterator[N
             started.append(proxy.process)
         for proxy in proxies:
             wait_for(proxy, folder)
-        yield
+        yield started[0].pid
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)
@@ -278,32 +119,46 @@ def wait_for(proxy: Proxy, folder: Path) -> None:
         time.sleep(0.5)
 
 
-def make_proxies(folder: Path, uds: Path, engine_port: int, *, quick: bool) -> list[Proxy]:
-    """Return what is compared; LiteLLM only where it is installed."""
+def own_proxies(folder: Path, uds: Path, *, quick: bool) -> list[Proxy]:
+    """Return the proxies of our own."""
     whole, streams = (200, 16) if quick else (1500, 64)
-    own = [sys.executable, "-P", str(HERE / "gateway.py"), "--uds", str(uds)]
     proxies = []
-    for name, arguments in (
-        ("bare pass-through", ["--child", "bare"]),
-        ("hallmark default bundle", ["--child", "hallmark", "--rules", "0"]),
-        ("hallmark 200 rules", ["--child", "hallmark", "--rules", "200"]),
-    ):
+    for name, kind, rules in (
+        ("bare pass-through", "bare", 0), ("hallmark default bundle", "hallmark", 0),
+        ("hallmark 200 rules", "hallmark", 200),
+    ):  # fmt: skip
         port = free_port()
         place = folder / name.replace(" ", "-")
         place.mkdir()
-        command = [*own, *arguments, "--port", str(port), "--folder", str(place)]
-        proxies.append(Proxy(name, command, whole, streams, port, "hk_00_secret", guards="hallmark" in name))
-    if not (PEER / "bin" / "litellm").exists():
-        print(f"LiteLLM is not installed in {PEER}: run with --install-peers; the rest follows", file=sys.stderr)
-        return proxies
-    for name, content_filter in (("litellm no guardrail", False), ("litellm content filter", True)):
+        command = [sys.executable, "-P", str(HERE / "proxies.py"), kind, "--uds", str(uds), "--port", str(port),
+                   "--folder", str(place), "--rules", str(rules)]  # fmt: skip
+        proxies.append(Proxy(name, command, whole, streams, port, KEY, guards=kind == "hallmark"))
+    return proxies
+
+
+def peer_proxies(folder: Path, engine_port: int, *, quick: bool) -> list[Proxy]:
+    """Return the peers that are installed, and say which are not."""
+    size = (20, 8) if quick else (60, 16)
+    proxies = []
+    if (PEER / "bin" / "litellm").exists():
+        for name, content_filter in (("litellm no guardrail", False), ("litellm content filter", True)):
+            port = free_port()
+            path = folder / f"{name.replace(' ', '-')}.yaml"
+            path.write_text(json.dumps(litellm_config(BUNDLE, engine_port, content_filter=content_filter)))
+            command = [str(PEER / "bin" / "litellm"), "--config", str(path), "--host", "127.0.0.1", "--port", str(port),
+                       "--num_workers", "1"]  # fmt: skip
+            proxies.append(Proxy(name, command, *size, port, "sk-benchmark", guards=content_filter))
+    if NEMO.installed:
         port = free_port()
-        path = folder / f"{name.replace(' ', '-')}.yaml"
-        path.write_text(json.dumps(litellm_config(BUNDLE, engine_port, content_filter=content_filter)))
-        command = [str(PEER / "bin" / "litellm"), "--config", str(path), "--host", "127.0.0.1", "--port", str(port),
-                   "--num_workers", "1"]  # fmt: skip
-        size = (20, 8) if quick else (60, 16)
-        proxies.append(Proxy(name, command, *size, port, "sk-benchmark", guards=content_filter))
+        command = nemo_command(nemo_config(folder, BUNDLE, engine_port), port)
+        proxies.append(Proxy("nemo guardrails regex", command, *size, port, model="engine"))
+    if GUARDRAILS.installed:
+        port = free_port()
+        command = guardrails_command(guardrails_config(folder, BUNDLE), port)
+        proxies.append(Proxy("guardrails-ai patterns", command, *size, port, model="openai/engine",
+                             path="/guards/filter/openai/v1/chat/completions"))  # fmt: skip
+    if len(proxies) < 4:
+        print("not all peers are installed: run with --install-peers; the rest follows", file=sys.stderr)
     return proxies
 
 
@@ -325,59 +180,69 @@ def report(proxies: list[Proxy], rounds: int) -> dict[str, Any]:
         print(f"{proxy.name:26} {' '.join(cells)}")
         slug = proxy.name.replace(" ", "_").replace("-", "_")
         figures |= {f"{slug}_{name}": round(proxy.median(name), 3) for name in names}
-    return figures
+    return figures | ratios(figures)
+
+
+def ratios(figures: dict[str, Any]) -> dict[str, float]:
+    """Print and return what Hallmark with 200 rules adds, and how many times less it costs than each peer."""
+    ours = "hallmark_200_rules"
+    found = {"added_p50_ms": round(figures[f"{ours}_p50_ms"] - figures["bare_pass_through_p50_ms"], 3)}
+    print(f"\nadded p50 at one caller: {found['added_p50_ms']} ms")
+    for key in sorted(figures):
+        peer = key.removesuffix("_request_32_us")
+        if peer != key and not peer.startswith(("hallmark", "bare")):
+            request = figures[key] / figures[f"{ours}_request_32_us"]
+            chunk = figures[f"{peer}_chunk_us"] / figures[f"{ours}_chunk_us"]
+            found |= {f"{peer}_request_ratio": round(request, 1), f"{peer}_chunk_ratio": round(chunk, 1)}
+            print(f"{peer.replace('_', ' '):26} costs {request:6.1f} times as much a request, {chunk:6.1f} a chunk")
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="fewer requests a round, nothing kept")
     parser.add_argument("--install-peers", action="store_true")
-    parser.add_argument("--child", choices=("bare", "hallmark"), help=argparse.SUPPRESS)
-    parser.add_argument("--uds", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--rules", type=int, default=0, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.child == "bare":
-        return run_bare(chosen.uds, chosen.port)
-    if chosen.child == "hallmark":
-        return run_hallmark(chosen.uds, chosen.port, chosen.folder, chosen.rules)
-    if chosen.install_peers and not (PEER / "bin" / "litellm").exists():
-        install()
+    if chosen.install_peers:
+        install_peers()
     with tempfile.TemporaryDirectory(prefix="hm-") as name:
         folder, engine_port = Path(name), free_port()
         uds = folder / "e.sock"
-        engine = [sys.executable, "-P", str(ROOT / "tests/stubs/engine.py"), "--uds", str(uds), "--port",
-                  str(engine_port), "--pieces", str(PIECES), "--piece", PIECE, "--delay", "0.002"]  # fmt: skip
-        proxies = make_proxies(folder, uds, engine_port, quick=chosen.quick)
-        with running(proxies, engine, folder):
+        engine = [sys.executable, "-P", str(HERE / "fake_engine.py"), "--uds", str(uds), "--port", str(engine_port),
+                  "--pieces", str(PIECES), "--piece", PIECE]  # fmt: skip
+        proxies = own_proxies(folder, uds, quick=chosen.quick)
+        proxies += peer_proxies(folder, engine_port, quick=chosen.quick)
+        with running(proxies, engine, f"http://127.0.0.1:{engine_port}/v1", folder) as engine_pid:
             for proxy in proxies:
                 asyncio.run(load(proxy, 20, 4, request_bytes(proxy)))  # warm
             leaked = {proxy.name: leaks(proxy) for proxy in proxies if proxy.guards}
             for number in range(chosen.rounds):
                 for proxy in proxies[number % len(proxies) :] + proxies[: number % len(proxies)]:
-                    measure(proxy)
+                    measure(proxy, engine_pid)
         figures = report(proxies, chosen.rounds)
-    print()
+    share = max(max(proxy.figures["engine_share"]) for proxy in proxies)
+    print(f"\nthe engine took at most {share:.0%} of a core: it was {'' if share > 0.8 else 'not '}the limit")
     for proxy_name, leak in leaked.items():
         print(f"a key cut over four deltas, streamed through {proxy_name}: {'LEAKED' if leak else 'redacted'}")
+    print()
     result = {
-        "benchmark": "gateway", "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "python": platform.python_version(), "cpu": _cpu(), "cores": os.cpu_count(), "rounds": chosen.rounds,
-        "load_1_minute": round(os.getloadavg()[0], 1), "pieces": PIECES, "uvicorn": version("uvicorn"),
-        "litellm": locked_version(), **figures, "leaked": leaked,
+        "rounds": chosen.rounds, "pieces": PIECES, "engine_core_share": round(share, 2), **figures, "leaked": leaked,
+        "peers": {"litellm": locked_version(), "nemo": NEMO.version(), "guardrails": GUARDRAILS.version()},
     }  # fmt: skip
-    if not chosen.quick:
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / "gateway.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
-    return None
+    out = Path(tempfile.gettempdir()) / "gateway-quick.json" if chosen.quick else None
+    write_result(
+        "gateway", result, packages=("uvicorn", "uvloop", "httptools", "msgspec", "orjson", "hyperscan"), out=out
+    )
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+def install_peers() -> None:
+    """Make the environments that are missing."""
+    if not (PEER / "bin" / "litellm").exists():
+        install()
+    NEMO.install()
+    GUARDRAILS.install()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.gateway import cpu_seconds, free_port  # noqa: E402
+from benchmarks.load import cpu_seconds, free_port  # noqa: E402
 from benchmarks.measure import hardware  # noqa: E402
 from policies import engines  # noqa: E402
 
@@ -56,6 +57,18 @@ class Size:
 
 LARGE = Size(16, 2048, 8192, 32, 64, 256, 256)
 SMALL = Size(2, 128, 256, 4, 4, 8, 24)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process, user and system, from the kernel's clock of that process."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def make_model(folder: Path, size: Size) -> int:

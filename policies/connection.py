@@ -1,8 +1,7 @@
 """One connection of a caller: uvicorn's HTTP protocol, with the time and size limits that it lacks.
 
 A connection that sends its head too slowly, sits idle too long, or does not take its answer is closed; a head has at
-most `HEAD_BYTES`; a few requests may be sent ahead. What the parser cannot read is answered once, in the endpoint's shape,
-and ends the connection.
+most `HEAD_BYTES`; a few requests may be sent ahead. What the parser cannot read is answered once and ends it.
 """
 
 from __future__ import annotations

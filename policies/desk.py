@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Bounds:
     """Bytes of a body, seconds to receive it, seconds of a whole request, bytes of a whole answer.
 
-    `running` requests are at work at once, `waiting` more wait for their turn, at most `wait_s` seconds. `pending_bytes`
-    is what all bodies together may hold that are still arriving. `edge` limits the connections.
+    `running` requests are at work at once, `waiting` more wait for their turn, at most `wait_s` seconds. Bodies that
+    are still arriving hold at most `pending_bytes` together. `edge` limits the connections.
     """
 
     body_bytes: int = 1 << 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -193,7 +192,7 @@ class Gateway:
         if turn is not None:
             await self.turnstile.wait(turn)
         try:
-            await self._generate(exchange, body, scope, receive, send)
+            await self._generate(Generation(self.front, self.find, exchange, caller), body, scope, receive, send)
         finally:
             self.turnstile.leave(exchange.seconds())
 
@@ -204,10 +203,9 @@ class Gateway:
         found: Any = identify(head.authorization, certificate) if certificate else identify(head.authorization)
         return found if type(found) is Caller else await found
 
-    async def _generate(self, exchange: Exchange, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _generate(self, generation: Generation, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the engine answer, watched for a caller who hangs up and for the time limit."""
-        assert exchange.caller is not None
-        generation = Generation(self.front, self.find, exchange, exchange.caller)
+        exchange = generation.exchange
         call = await generation.prepare(body)
         stop_watching = _watch(scope, receive, generation.leave)
         self._deadlines.begin(generation)
