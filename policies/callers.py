@@ -1,4 +1,4 @@
-"""Who calls: API keys `hk_<id>_<secret>`, of which only a keyed hash is ever stored.
+"""Who calls: by API key `hk_<id>_<secret>`, of which only a keyed hash is ever stored, by token, or by certificate.
 
 The secret has 256 random bits, so a fast hash is enough; it is keyed by the key's id, so equal secrets would not show.
 """
@@ -9,15 +9,23 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from policies import certificates, tokens
 from policies.authorize import Caller
+from policies.certificates import Certificate, Certificates, wrong_certificate
 from policies.refusal import Refusal
+from policies.tokens import Tokens, wrong_token
 
 log = logging.getLogger(__name__)
 
 PERSON = b"hallmark-caller"
+RESERVED = (f"{tokens.PREFIX}:", f"{certificates.PREFIX}:")
+"""Names that only a token or a certificate gives."""
+KEPT_SECONDS = 60.0
+"""How long the last table counts when callers cannot be read again: so long a revoked key may live."""
 
 
 def create_key() -> tuple[str, str, str]:
@@ -33,48 +41,115 @@ def hash_secret(key_id: str, secret: str) -> str:
 
 
 class Callers:
-    """The callers by key id. `reload` reads them again; a failed read keeps the last table and says so."""
+    """The callers by key id, and whoever tokens and certificates name. `reload` reads again what they are judged by.
 
-    def __init__(self, source: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
-        self._source = source
-        self._table = self._read()
+    When callers cannot be read again the last table stays in force for `KEPT_SECONDS`, then nobody is known.
+    """
 
-    def identify(self, authorization: bytes | None) -> Caller:
-        """Return the caller of an `Authorization` header's value; raises Refusal 401, not saying what is wrong."""
+    def __init__(
+        self, source: Callable[[], Sequence[Mapping[str, Any]]], *, tokens: Tokens | None = None,
+        certificates: Certificates | None = None, revoked: Callable[[], Collection[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """Read once. `source` gives caller records, `revoked` the names of token and certificate callers sent away."""
+        self._source, self._revocations, self._clock = source, revoked, clock
+        self._tokens, self._certificates = tokens, certificates
+        self._rows: Sequence[Mapping[str, Any]] = ()
+        self._table: dict[str, tuple[Caller, str, str]] = {}
+        self._revoked: frozenset[str] = frozenset()
+        self._unread_since: float | None = None
+        self._read()
+        if tokens is not None:
+            tokens.refresh()
+
+    def identify(self, authorization: bytes | None, certificate: str = "") -> Caller | Awaitable[Caller]:
+        """Return the caller of an `Authorization` header's value, or without one of a verified certificate (PEM).
+
+        An Awaitable comes only when the key of a token must be fetched first. Raises Refusal: 401, not saying what is
+        wrong; 503 when it cannot be known.
+        """
+        since = self._unread_since
+        if since is not None and self._clock() - since > KEPT_SECONDS:
+            raise Refusal(503, "identity_unavailable", "callers cannot be read now", action="error", retry_after=5)
+        shown = self._certificates.check(certificate) if certificate and self._certificates is not None else None
         if not authorization:
-            raise Refusal(401, "missing_api_key", "no API key: send `Authorization: Bearer hk_...`")
-        try:
-            scheme, _, token = authorization.decode("ascii").partition(" ")
-        except UnicodeDecodeError:
-            raise _wrong_key() from None
-        prefix, _, rest = token.strip().partition("_")
-        key_id, _, secret = rest.partition("_")
-        if scheme.lower() != "bearer" or prefix != "hk" or not secret or len(token) > 256:
+            return self._by_certificate(shown)
+        scheme, _, token = authorization.partition(b" ")
+        token = token.strip()
+        if scheme.lower() != b"bearer":
             raise _wrong_key()
-        known = self._table.get(key_id)
-        expected = known[1] if known else "blake2b:"
-        if not hmac.compare_digest(hash_secret(key_id, secret), expected) or known is None:
-            raise _wrong_key()
-        return known[0]
+        if token.count(b".") == 2 and self._tokens is not None:
+            found = self._tokens.identify(token, shown.thumbprint if shown is not None else "")
+            return self._standing(found) if isinstance(found, Caller) else self._awaited(found)
+        return self._by_key(token, shown)
 
     def reload(self) -> bool:
-        """Read the callers again; return whether that worked."""
+        """Read again callers, revocations, and keys of issuers whose time has come; blocks. Return whether that worked.
+
+        Keys of issuers that cannot be had are not counted: each has its own time to live.
+        """
+        if self._unread_since is None:
+            self._unread_since = self._clock()
+        if self._tokens is not None:
+            self._tokens.refresh()
         try:
-            self._table = self._read()
+            self._read()
+            if self._certificates is not None:
+                self._certificates.refresh()
         except Exception:
-            log.warning("cannot read the callers again; the last table stays in force", exc_info=True)
+            log.warning("cannot read the callers again; the last table stays in force for a while", exc_info=True)
             return False
+        self._unread_since = None
         return True
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def _read(self) -> dict[str, tuple[Caller, str]]:
-        table = {}
-        for row in self._source():
-            caller = Caller(str(row["name"]), frozenset(row["groups"]), dict(row["attributes"]), str(row["key_id"]))
-            table[caller.key_id] = (caller, str(row["key_hash"]))
-        return table
+    # ---- the three ways --------------------------------------------------------------------------------------------
+
+    def _by_key(self, token: bytes, shown: Certificate | None) -> Caller:
+        prefix, _, rest = token.partition(b"_")
+        if prefix != b"hk" or len(token) > 256 or not token.isascii():
+            raise _wrong_key()
+        key_id, _, secret = rest.decode("ascii").partition("_")
+        known = self._table.get(key_id)
+        expected = known[1] if known else "blake2b:"
+        if not secret or not hmac.compare_digest(hash_secret(key_id, secret), expected) or known is None:
+            raise _wrong_key()
+        if known[2] and (shown is None or shown.thumbprint != known[2]):
+            raise _wrong_key()
+        return known[0]
+
+    def _by_certificate(self, shown: Certificate | None) -> Caller:
+        if shown is None:
+            raise Refusal(401, "missing_api_key", "no API key: send `Authorization: Bearer hk_...`")
+        if shown.caller is None or shown.caller.name in self._revoked:
+            raise wrong_certificate()
+        return shown.caller
+
+    def _standing(self, caller: Caller) -> Caller:
+        if caller.name in self._revoked:
+            raise wrong_token()
+        return caller
+
+    async def _awaited(self, caller: Awaitable[Caller]) -> Caller:
+        return self._standing(await caller)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        rows, revoked = self._source(), frozenset(self._revocations())
+        if rows != self._rows:
+            table: dict[str, tuple[Caller, str, str]] = {}
+            for row in rows:
+                name = str(row["name"])
+                if name.startswith(RESERVED):
+                    log.error("a key of `%s` is left out: only a token or a certificate gives such a name", name)
+                    continue
+                caller = Caller(name, frozenset(row["groups"]), dict(row["attributes"]), str(row["key_id"]))
+                table[caller.key_id] = (caller, str(row["key_hash"]), str(row.get("certificate", "")))
+            self._table, self._rows = table, [dict(row) for row in rows]
+        self._revoked = revoked
 
 
 def _wrong_key() -> Refusal:
