@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from registry.workspace import Workspace
 
 PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
+CALLER_OPTIONS = (
+    "groups", "attributes", "certificate", "requests_per_minute", "tokens_per_minute", "tokens_per_day",
+    "concurrent_requests",
+)  # fmt: skip
 
 
 @click.group()
@@ -35,39 +39,61 @@ def _new_key(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _caller_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what an endpoint caller is and may use."""
+    number = click.FloatRange(min=0)
+    for option in (
+        click.option("--certificate", type=PEM, metavar="FILE",
+                     help="With --caller: the key counts only over a connection with this client certificate (PEM)."),
+        click.option("--concurrent", "concurrent_requests", type=number, help="With --caller: requests at once."),
+        click.option("--tokens-per-day", type=number, help="With --caller: tokens in and out, a day."),
+        click.option("--tokens-per-minute", type=number, help="With --caller: tokens in and out, a minute."),
+        click.option("--requests-per-minute", type=number, help="With --caller: requests a minute."),
+        click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE",
+                     help="With --caller: what access rules may ask of the caller; repeat a name for several values."),
+        click.option("--group", "groups", multiple=True, help="With --caller: a group the access policy speaks of."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 @key.command("create")
 @click.argument("name")
 @click.option("--role", help="A platform role: viewer, trainer, evaluator, policy-author, approver, operator, ...")
 @_new_key
 @click.option("--caller", is_flag=True, help="Make an API key for the endpoint instead of a platform principal.")
-@click.option("--group", "groups", multiple=True, help="With --caller: a group the access policy speaks of.")
-@click.option("--requests-per-minute", type=click.FloatRange(min=1), help="With --caller: the caller's rate limit.")
+@_caller_options
 @command
-def create(
-    session: Session, name: str, role: str | None, caller: bool, groups: tuple[str, ...],
-    requests_per_minute: float | None, **new: Any,
-) -> None:  # fmt: skip
+def create(session: Session, name: str, role: str | None, caller: bool, **options: Any) -> None:
     """Create a principal with its own key, or an endpoint caller with its API key (shown once).
 
     The key is made here, or elsewhere (`--public FILE`), or is that of the program `[signers]` of hallmark.toml names.
 
     Examples: hallmark key create dana --role approver
               hallmark key create dana --role approver --public dana.pem
-              hallmark key create billing-app --caller --group engineers
+              hallmark key create billing-app --caller --group engineers --attribute purpose=billing
+              hallmark key create batch --caller --group engineers --tokens-per-day 2000000 --concurrent 4
     """
     from governance import callers
     from governance.setup import add_key
     from registry.errors import SpecError
 
     operator = session.actor("manage-keys", name)
+    of_caller = {option: options.pop(option) for option in CALLER_OPTIONS}
     if caller:
-        token = callers.create(session.ws, name, groups, rate=requests_per_minute, actor=operator)
-        session.emit({"name": name, "groups": list(groups), "api_key": token}, token)
+        groups, pairs, pem = (of_caller.pop(option) for option in ("groups", "attributes", "certificate"))
+        attributes = callers.attributes_of(pairs, of_caller)
+        certificate = pem.read_text(errors="replace") if pem else ""
+        token = callers.create(session.ws, name, groups, attributes=attributes, certificate=certificate, actor=operator)
+        made = {"name": name, "groups": list(groups), "attributes": attributes, "api_key": token}
+        session.emit(made, token)
         session.say(f"note: this API key of `{name}` is shown once; the workspace keeps only its hash")
         return
     if not role:
         raise SpecError("a principal needs a role", hint="give `--role ROLE`, or `--caller` for an endpoint caller")
-    keyid = add_key(session.ws, name, role, signer=operator, passphrase=session.passphrase, **_options(**new))
+    if any(value is not None and value != () for value in of_caller.values()):
+        raise SpecError("a principal has no groups, attributes or limits", hint="`--caller` makes an endpoint caller")
+    keyid = add_key(session.ws, name, role, signer=operator, passphrase=session.passphrase, **_options(**options))
     session.emit({"name": name, "role": role, "keyid": keyid}, f"{name}  {role}  {keyid}")
 
 
@@ -96,13 +122,16 @@ def list_keys(session: Session) -> None:
     Example: hallmark key list
     """
     ws = session.ws
-    callers = [{name: caller[name] for name in ("name", "groups", "key_id")} for caller in ws.callers()]
+    callers = [{name: caller[name] for name in ("name", "groups", "attributes", "key_id")} for caller in ws.callers()]
     rows = [_row(ws, p) for p in ws.principals().values()]
     lines = [
         f"{r['name']:<16} {r['role']:<14} {r['keyid'][:16]}  {r['algorithm']:<8} {r['state']:<8} {r['held']}".rstrip()
         for r in rows
     ]
-    lines += [f"{c['name']:<16} {'caller':<14} {c['key_id']:<16}  {','.join(c['groups'])}" for c in callers]
+    lines += [
+        f"{c['name']:<16} {'caller':<14} {c['key_id']:<16}  {','.join(c['groups'])}  {_told(c['attributes'])}".rstrip()
+        for c in callers
+    ]
     session.emit({"principals": rows, "callers": callers}, lines)
 
 
@@ -143,9 +172,10 @@ def export(session: Session, name: str) -> None:
 @click.option("--reason", required=True, help="Kept in the journal, under the operator's signature.")
 @command
 def revoke(session: Session, name: str, reason: str) -> None:
-    """Revoke a principal's key, or a caller's API key.
+    """Revoke a principal's key, a caller's API key, or a caller whom a token or a client certificate names.
 
-    Example: hallmark key revoke billing-app --reason "app retired"
+    Examples: hallmark key revoke billing-app --reason "app retired"
+              hallmark key revoke token:corp:ada --reason "left"
     """
     from governance import callers
 
@@ -163,6 +193,16 @@ def _options(algorithm: str, pem: Path | None, new_passphrase_file: Path | None)
         "public": public_from_pem(pem.read_bytes()) if pem else None,
         "new_passphrase": new_passphrase_file.read_bytes().rstrip(b"\n") if new_passphrase_file else None,
     }
+
+
+def _told(attributes: dict[str, Any]) -> str:
+    """Return a caller's attributes on one line."""
+    several = {name: value if isinstance(value, list) else [value] for name, value in attributes.items()}
+    shown = (
+        f"{value:g}" if isinstance(value, float) else str(value) for values in several.values() for value in values
+    )
+    names = (name for name, values in several.items() for _ in values)
+    return " ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True))
 
 
 def _keys_of(ws: Workspace, name: str) -> list[Principal]:
