@@ -16,7 +16,7 @@ from policies.tls import server_context
 from policies.tokens import Issuer, Tokens
 from registry import seals
 from registry.errors import NotFound, SpecError
-from registry.settings import FILE
+from registry.settings import FILE, Settings
 from registry.workspace import Workspace
 
 Text = Annotated[str, pydantic.Field(min_length=1, max_length=512)]
@@ -69,10 +69,10 @@ class TlsSpec(_Table):
     certificate only binds keys and tokens. `groups` is the part of its subject (`ou`, `o`) that names groups.
     """
 
-    certificate: Text
+    cert: Text
     key: Text
     client_ca: str = ""
-    client_certificate: Literal["optional", "required"] = "optional"
+    client_required: bool = False
     crl: str = ""
     callers: list[Literal["uri", "dns", "cn"]] = ["uri", "dns", "cn"]
     groups: Literal["", "ou", "o"] = ""
@@ -81,7 +81,7 @@ class TlsSpec(_Table):
 
     @pydantic.model_validator(mode="after")
     def _authority(self) -> TlsSpec:
-        if not self.client_ca and (self.crl or self.client_certificate == "required"):
+        if not self.client_ca and (self.crl or self.client_required):
             raise ValueError("without `client_ca` no client certificate can be verified")
         return self
 
@@ -120,14 +120,13 @@ def certificates_of(ws: Workspace) -> Certificates | None:
     return Certificates(naming, crl=ws.root / spec.crl if spec.crl else None, client_ca=ws.root / spec.client_ca)
 
 
-def tls_of(ws: Workspace) -> ssl.SSLContext | None:
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
     """Return the TLS context of an endpoint, or None where no `[tls]` is set. Raises SpecError or NotFound."""
-    if not ws.settings.tls:
+    if not settings.tls:
         return None
-    spec = _read(TlsSpec, ws.settings.tls, "tls")
-    authority = ws.root / spec.client_ca if spec.client_ca else None
-    required = spec.client_certificate == "required"
-    return server_context(ws.root / spec.certificate, ws.root / spec.key, authority, required=required)
+    spec, root = _read(TlsSpec, settings.tls, "tls"), settings.root
+    authority = root / spec.client_ca if spec.client_ca else None
+    return server_context(root / spec.cert, root / spec.key, authority, required=spec.client_required)
 
 
 def _issuer(root: Path, spec: IssuerSpec) -> Issuer:
