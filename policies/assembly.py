@@ -16,6 +16,9 @@ from policies.callers import Callers
 from policies.desk import Bounds, Front
 from policies.exchange import Served
 from policies.fleet import ENGINE_MODEL, adapter_name, own_version
+from policies.limits import Limits
+from policies.metrics import Metrics
+from policies.operations import observers_of
 from policies.plan import READY_SECONDS, UNVERIFIED, Plan, check_plan
 from policies.proof import Target, Verified, verify
 from registry.errors import Tampered
@@ -30,10 +33,18 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
     """Return what all releases of an endpoint share; `stack` closes it."""
-    callers = Callers(lambda: [*ws.callers(), *plan.extra_callers])
+    callers, metrics = callers_for(ws, plan), Metrics()
+    limits = Limits(ws.work("budgets") / f"{plan.name}.budgets") if plan.operations else Limits()
+    stack.callback(limits.close)
+    observers = observers_of(ws, metrics, stack) if plan.operations else ()
     decisions = DecisionLog(ws.journal.write, endpoint=plan.name, mode=plan.log_mode)
     stack.callback(decisions.close)
-    return Front(callers, decisions, hash_key(ws), bounds=Bounds())
+    return Front(callers, decisions, hash_key(ws), limits, metrics, Bounds(), observers)
+
+
+def callers_for(ws: Workspace, plan: Plan) -> Callers:
+    """Return who may call: the workspace's callers and those of this run."""
+    return Callers(lambda: [*ws.callers(), *plan.extra_callers])
 
 
 def served_of(plan: Plan, target: Target, found: Verified, weights: Path | None) -> Served:

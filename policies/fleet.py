@@ -83,6 +83,8 @@ class Fleet:
     def __init__(self, ws: Workspace, plan: Plan, build: Build, folder: Path, occurrences: Occurrences) -> None:
         self.build = build
         self.desks: set[Desk] = set()
+        self.on_restart: Callable[[str], None] = lambda model: None
+        """Called for each model whose engine was started again."""
         self.on_end: Callable[[str], None] = lambda why: None
         """Called when an engine is given up and the plan says that the endpoint then ends."""
         self.folder = folder
@@ -298,6 +300,8 @@ class _Replica:
     def up(self, attempts: int, seconds: float) -> None:
         self.healthy, self.given_up, self.why = True, False, ""
         self.fleet.fared(self)
+        for desk in self.fleet.desks:
+            self.fleet.on_restart(desk.served.model)
         self.fleet.say("engine.restarted", self.index, attempts=attempts, seconds=round(seconds, 3))
 
     def failed(self, attempt: int, why: str) -> None:

@@ -131,7 +131,7 @@ class Listener:
     def run(self) -> None:
         """Block until stopped, by `stop` or, with `signals` and in the main thread, by SIGINT or SIGTERM."""
         with asyncio.Runner(loop_factory=self._new_loop) as runner:
-            runner.run(self._main())
+            runner.run(self.answer())
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         """Return an event loop on which a TLS handshake takes no longer than it may."""
@@ -147,7 +147,8 @@ class Listener:
 
         return Loop()
 
-    async def _main(self) -> None:
+    async def answer(self) -> None:
+        """Listen on the running event loop, until stopped or cancelled."""
         tasks = [asyncio.ensure_future(self._watched(work)) for work in self._background]
         try:
             await self._server.serve(sockets=[self._bound])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from policies import proof
@@ -22,10 +24,11 @@ from policies.fleet import Fleet
 from policies.gateway import Gateway
 from policies.listener import Listener, bind, settled_memory, url_of
 from policies.occurrences import Occurrences
+from policies.operations import admin_of, admin_socket, tls_of
 from policies.plan import UNVERIFIED, Plan, check_plan
 from policies.scratch import claim_scratch
 from policies.signals import Signals
-from policies.starting_desk import Opening, OpenRelease
+from policies.starting_desk import AnyFleet, Opening, OpenRelease
 from policies.switching import Follower
 from policies.systemd import Notifier, inherited_socket
 from registry.errors import EngineFailure, Refused, Tampered
@@ -62,6 +65,7 @@ def run(ws: Workspace, plan: Plan, progress: Progress = silent, on_ready: Callab
     with Signals() as signals, ExitStack() as stack:
         bound = inherited_socket() or bind(plan.host, plan.port)
         stack.callback(bound.close)
+        doors = Doors(bound, tls_of(ws.settings), admin_socket(ws.settings, stack)) if plan.operations else Doors(bound)
         try:
             found = [(target, proof.verify(ws, target)) for target in plan.targets]
             occurrences = Occurrences(ws, plan.name)
@@ -76,7 +80,22 @@ def run(ws: Workspace, plan: Plan, progress: Progress = silent, on_ready: Callab
         except (Refused, Tampered) as error:
             ws.record("endpoint.refused", plan.name, {"reason": error.message}, actor=f"endpoint:{plan.name}")
             raise
-        RunningEndpoint(ws, plan, front, opening, opened, occurrences).serve(bound, signals, on_ready)
+        RunningEndpoint(ws, plan, front, opening, opened, occurrences).serve(doors, signals, on_ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where requests come in: the main socket, with or without TLS, and the admin port's."""
+
+    main: socket.socket
+    tls: ssl.SSLContext | None = None
+    admin: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        """The endpoint's address."""
+        plain = url_of(self.main)
+        return plain if self.tls is None else plain.replace("http:", "https:", 1)
 
 
 class RunningEndpoint:
@@ -95,20 +114,23 @@ class RunningEndpoint:
         self._loop: asyncio.AbstractEventLoop
         self.followers = [
             Follower(
-                ws, self._gateway, opening, release, plan.upkeep, occurrences=occurrences, spawn=self._spawn,
-                end=self._stop,
+                ws, self._gateway, opening, release, plan.upkeep, occurrences=occurrences, host=self
             )
             for release in opened
         ]  # fmt: skip
 
-    def serve(self, bound: socket.socket, signals: Signals, on_ready: Callable[[str], None] | None) -> None:
+    def serve(self, doors: Doors, signals: Signals, on_ready: Callable[[str], None] | None) -> None:
         """Listen until stopped, then write what is left of the decision log."""
-        url, actor = url_of(bound), f"endpoint:{self._plan.name}"
-        work = [self._attend, self._watch_callers, lambda: self._announce(url, on_ready)]
-        self._listener = Listener(self._gateway, bound, drain_s=round(self._plan.upkeep.drain_s), background=work,
-                                  signals=False)  # fmt: skip
+        url, actor = doors.url, f"endpoint:{self._plan.name}"
+        work = [self._watch, self._watch_callers, lambda: self._announce(url, on_ready)]
+        if doors.admin is not None:
+            work.append(admin_of(self._gateway, doors.admin).answer)
+        drain_s = round(self._plan.upkeep.drain_s)
+        self._listener = Listener(
+            self._gateway, doors.main, tls=doors.tls, drain_s=drain_s, background=work, signals=False
+        )
         self._ws.record("endpoint.started", self._plan.name, self._facts(url), actor=actor)
-        signals.hand_over(self._stop, self._listener.cut, self._look_now)
+        signals.hand_over(self.end, self._listener.cut, self._look_now)
         try:
             self._listener.run()
         finally:
@@ -148,23 +170,27 @@ class RunningEndpoint:
 
     # ---- work on the event loop ----------------------------------------------------------------------------------
 
-    async def _attend(self) -> None:
+    async def _watch(self) -> None:
         """Supervise engines, follow releases and feed the watchdog, until cancelled."""
         self._loop = asyncio.get_running_loop()
         for fleet in self._opening.fleets:
-            if isinstance(fleet, Fleet):
-                fleet.on_end = self._end
-            self._spawn(fleet.attend())
+            self.attend(fleet)
         for follower in self.followers:
-            self._spawn(follower.follow())
-        self._spawn(self._notifier.feed())
+            self.spawn(follower.follow())
+        self.spawn(self._notifier.feed())
         try:
             await asyncio.Event().wait()
         finally:
             for task in self._tasks:
                 task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def attend(self, fleet: AnyFleet) -> None:
+        """Supervise a fleet from now on."""
+        if isinstance(fleet, Fleet):
+            fleet.on_restart, fleet.on_end = self._front.metrics.restarted, self._fail
+        self.spawn(fleet.attend())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task that ends with the endpoint; one that fails ends the endpoint."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -174,13 +200,14 @@ class RunningEndpoint:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("work of the endpoint failed: stopping", exc_info=error)
-            self._stop()
+            self.end()
 
     async def _watch_callers(self) -> None:
         """Notice new and revoked keys."""
         while True:
             await asyncio.sleep(CALLERS_SECONDS)
-            await asyncio.to_thread(self._front.callers.reload)
+            if not await asyncio.to_thread(self._front.callers.reload):
+                self._front.metrics.reloaded("callers", worked=False)
 
     async def _announce(self, url: str, on_ready: Callable[[str], None] | None) -> None:
         while not self._listener.started:
@@ -191,15 +218,15 @@ class RunningEndpoint:
 
     # ---- from outside --------------------------------------------------------------------------------------------
 
-    def _stop(self) -> None:
+    def end(self) -> None:
         """Be ready for nothing new, and let running requests end."""
         self._front.ending = True
         self._notifier.stopping()
         self._listener.stop()
 
-    def _end(self, why: str) -> None:
+    def _fail(self, why: str) -> None:
         self._failure = why
-        self._stop()
+        self.end()
 
     def _look_now(self) -> None:
         """Look at releases and engines at once (SIGHUP)."""

@@ -155,6 +155,7 @@ class Opening:
             served = replace(served, surfaces=fleet.surfaces)
             state = state_of(self._plan, target, found)
             desk = Desk(served, state, enforcer, Authorizer(bundle), fleet.upstream, guards)
+            desk.records = bundle.spec.record == "texts"
             if self._plan.remote:
                 desk.stamp = [(b"x-hallmark-unverified", b"engine")]
             return OpenRelease(target, found, desk, fleet, stack.pop_all())

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from policies import proof
 from policies.aside import aside
@@ -31,24 +31,32 @@ POINTER_SECONDS = 1.0
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
 DRAIN_LOOK_SECONDS = 0.05
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+class Host(Protocol):
+    """The endpoint, as a follower needs it."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task that ends with the endpoint."""
+
+    def attend(self, fleet: AnyFleet) -> None:
+        """Supervise a fleet from now on."""
+
+    def end(self) -> None:
+        """End the endpoint; running requests get their time."""
 
 
 class Follower:
-    """Watches one alias or permit and the desk that serves it. Everything here runs on the event loop.
-
-    `spawn` starts a task that ends with the endpoint, `end` stops the endpoint.
-    """
+    """Watches one alias or permit and the desk that serves it. Everything here runs on the event loop."""
 
     def __init__(
         self, ws: Workspace, gateway: Gateway, opening: Opening, opened: OpenRelease, upkeep: Upkeep, *,
-        occurrences: Occurrences, spawn: Spawn, end: Callable[[], None],
+        occurrences: Occurrences, host: Host,
     ) -> None:  # fmt: skip
         self.opened = opened
         self.leaving: set[OpenRelease] = set()
         """Replaced releases whose requests have not all ended."""
         self._ws, self._gateway, self._opening, self._upkeep = ws, gateway, opening, upkeep
-        self._occurrences, self._spawn, self._end = occurrences, spawn, end
+        self._occurrences, self._host = occurrences, host
         self._now = asyncio.Event()
         self._failures = 0
         self._retry_at = 0.0
@@ -58,6 +66,7 @@ class Follower:
 
     async def follow(self) -> None:
         """Look for ever: when the pointer file changed, when time is up, when asked to, and every now and then."""
+        self._note_expiry()
         while True:
             self._stamp = self._pointer()
             await self._look()
@@ -85,6 +94,10 @@ class Follower:
                 continue
             self._now.clear()
             return
+
+    def _note_expiry(self) -> None:
+        verified = self.opened.verified
+        self._gateway.front.metrics.expires(self.opened.target.name, verified.expires.timestamp())
 
     def _pointer(self) -> Any:
         """Return what changes when the alias is moved."""
@@ -139,7 +152,7 @@ class Follower:
             log.error("`%s` is withdrawn: %s", self.opened.target.name, reason)
             await self._tell("endpoint.closed", reason=reason)
         if self.opened.target.permit is not None:
-            self._end()
+            self._host.end()
 
     async def _confirm(self) -> None:
         """Take requests again after a withdrawal that has ended."""
@@ -150,6 +163,7 @@ class Follower:
     async def _keep(self, why: str, found: Verified | None) -> None:
         """Stay with the last good release for now, while its own certificate holds."""
         self._failures += 1
+        self._gateway.front.metrics.reloaded("release", worked=False)
         wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(self._failures - 1, 16))
         self._retry_at = steady_now() + wait * (1.0 - 0.5 * random.random())  # noqa: S311 - jitter
         certificate = found.certificate if found is not None else ""
@@ -190,7 +204,7 @@ class Follower:
             reason = error.message if isinstance(error, HallmarkError) else f"{type(error).__name__}: {error}"
             if stops:
                 before.fleet.resume()
-                self._spawn(before.fleet.attend())
+                self._host.attend(before.fleet)
                 before.desk.closed.pop("switch", None)
             await self._keep(reason, found)
             return
@@ -208,10 +222,12 @@ class Follower:
         self.opened, self._failures = opened, 0
         opened.fleet.hold(opened.desk)
         if not kept_engine:
-            self._spawn(opened.fleet.attend())
+            self._host.attend(opened.fleet)
         self._gateway.open(opened.desk)
+        self._note_expiry()
+        self._gateway.front.metrics.reloaded("release", worked=True)
         self.leaving.add(before)
-        self._spawn(self._retire(before))
+        self._host.spawn(self._retire(before))
         await self._tell(
             "endpoint.switched",
             candidate=opened.verified.candidate.id,

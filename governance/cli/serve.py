@@ -38,6 +38,7 @@ def serve(
     Example: hallmark serve prod --port 8000
     """
     from policies import serve as room
+    from policies.operations import configure_logging
     from registry.errors import SpecError
 
     permit = where["permit"]
@@ -60,6 +61,8 @@ def serve(
         served = ", ".join(target.name for target in plan.targets)
         session.emit({"url": url, "alias": alias, "also": also, "permit": permit}, f"serving {served} at {url}")
 
+    if plan.operations:
+        configure_logging(ws.settings)
     room.run(ws, plan, session.progress, ready)
 
 

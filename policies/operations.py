@@ -1,0 +1,114 @@
+"""What a long-running endpoint has and an evaluation has not: TLS, an admin port, traces, request lines, recordings."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policies.desk import Observer
+from policies.listener import Listener, bind
+from policies.metrics import Metrics
+from policies.recording import recorder_of
+from policies.tls import server_context
+from registry.errors import SpecError
+from registry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from policies.gateway import Gateway
+    from registry.settings import Settings
+
+TLS_FIELDS = frozenset({"cert", "key", "client_ca", "client_required"})
+
+
+def observers_of(ws: Workspace, metrics: Metrics, stack: ExitStack) -> tuple[Observer, ...]:
+    """Return who is told of every decided request: the recorder, and what the settings ask for; `stack` closes them."""
+    recorder = recorder_of(ws)
+    stack.callback(recorder.close)
+    found: list[Observer] = [recorder]
+    if ws.settings["log_format"] == "json":
+        from policies.lines import RequestLines
+
+        found.append(RequestLines())
+    if ws.settings["otlp_endpoint"]:
+        from policies.telemetry import Tracing
+
+        tracing = Tracing(ws.settings["otlp_endpoint"], metrics=metrics)
+        stack.callback(tracing.close)
+        found.append(tracing)
+    return tuple(found)
+
+
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context that `[tls]` of hallmark.toml asks for, None without one; paths start at the workspace.
+
+    Raises SpecError or NotFound.
+    """
+    table = settings.tls
+    if not table:
+        return None
+    unknown = sorted(table.keys() - TLS_FIELDS)
+    if unknown:
+        raise SpecError(f"unknown field `{unknown[0]}`", field="tls", hint=f"one of {', '.join(sorted(TLS_FIELDS))}")
+    if not table.get("cert") or not table.get("key"):
+        raise SpecError("`[tls]` needs `cert` and `key`", field="tls", hint="name two PEM files")
+    authority = _path(settings, table, "client_ca") if table.get("client_ca") else None
+    if table.get("client_required") and authority is None:
+        raise SpecError("`client_required` needs `client_ca`", field="tls", hint="name the authorities' certificates")
+    return server_context(
+        _path(settings, table, "cert"), _path(settings, table, "key"), authority,
+        required=bool(table.get("client_required", False)),
+    )  # fmt: skip
+
+
+def admin_socket(settings: Settings, stack: ExitStack) -> socket.socket | None:
+    """Return the bound socket of `admin_port`, `PORT` (on loopback) or `HOST:PORT`; None when none is wanted.
+
+    Raises SpecError, Locked or Refused.
+    """
+    text = settings["admin_port"]
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65_535:
+        raise SpecError(
+            f"expected `PORT` or `HOST:PORT`, found `{text}`", field="admin_port",
+            hint=f"it comes from {settings.sources['admin_port']}",
+        )  # fmt: skip
+    bound = bind(host.strip("[]") or "127.0.0.1", int(port))
+    stack.callback(bound.close)
+    return bound
+
+
+def admin_of(gateway: Gateway, bound: socket.socket) -> Listener:
+    """Return the admin port's listener; run its `answer` beside the endpoint's own."""
+    from policies.admin import AdminApp
+
+    return Listener(AdminApp(gateway), bound, signals=False)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send what the endpoint logs to standard error, in the settings' `log_format`. Raises SpecError."""
+    choice = settings["log_format"]
+    if choice not in ("text", "json"):
+        raise SpecError(
+            f"expected `text` or `json`, found `{choice}`", field="log_format",
+            hint=f"it comes from {settings.sources['log_format']}",
+        )  # fmt: skip
+    there = logging.StreamHandler()
+    if choice == "json":
+        from policies.lines import JsonLines
+
+        there.setFormatter(JsonLines())
+    else:
+        there.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(there)
+    root.setLevel(logging.INFO if choice == "json" else logging.WARNING)
+
+
+def _path(settings: Settings, table: Any, name: str) -> Path:
+    return settings.root / str(table[name])
