@@ -39,7 +39,7 @@ permit (principal in Group::"operators", action, resource);
 @id("interns-do-not-chat")
 forbid (principal in Group::"interns", action in [Action::"chat", Action::"complete"], resource);
 @id("only-operators-constrain-decoding")
-forbid (principal, action, resource)
+forbid (principal, action in [Action::"chat", Action::"complete"], resource)
 when { !context.decoding.isEmpty() && !(principal in Group::"operators") };
 """
 SECRET, CARD = "sk-abcdef123456", "4111111111111111"
@@ -101,6 +101,7 @@ def caller_rows(keys: dict[str, str]) -> list[dict[str, Any]]:
         ("otto", "operators", {}),
         ("ivy", "interns", {}),
         ("sam", "members", {"requests_per_minute": 2}),
+        ("una", "members", {"concurrent_requests": 1, "tokens_per_day": 4000}),
     ):
         keys[name], key_id, key_hash = create_key()
         row = {"name": name, "groups": [group], "attributes": attributes, "key_id": key_id, "key_hash": key_hash}

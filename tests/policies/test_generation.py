@@ -193,6 +193,39 @@ def test_validators_see_the_whole_text_before_any_of_it_leaves(tmp_path: Path) -
         assert said == "first forbidden"  # this validator is for chat only
 
 
+def test_validators_of_the_input_side_see_every_text(tmp_path: Path) -> None:
+    with gateway_running(tmp_path, guards={"input": Validator()}) as run:
+        tool = {"type": "function", "function": {"name": "f", "description": "soft"}}
+        ask = [{"role": "user", "content": [{"type": "text", "text": "a soft word"}, {"type": "text", "text": "fine"}]}]
+        assert post(run, chat(messages=ask, tools=[tool])).status_code == 200
+        sent = run.engine.requests[0]
+        assert [part["text"] for part in sent["messages"][0]["content"]] == ["a [REDACTED:guard] word", "fine"]
+        assert sent["tools"][0]["function"]["description"] == "[REDACTED:guard]"
+        reply = post(run, {"model": "stdlib", "input": "forbidden"}, path="/v1/responses")
+        assert (reply.status_code, reply.json()["error"]["rules"]) == (400, ["guard-a"])
+        assert len(run.engine.requests) == 1
+        assert [row["action"] for row in run.decisions(2)] == ["redact", "block"]
+
+
+def test_a_place_and_tokens_are_given_back_however_a_request_ends(run: Running) -> None:
+    ends = [
+        (Script(["fine"]), chat(), 200),
+        (Script(["fine"]), chat(stream=True), 200),
+        (Script(["fine"]), {"model": "stdlib"}, 400),
+        (Script(["fine"]), chat(model="other"), 404),
+        (Script(["fine"]), chat(messages=[{"role": "user", "content": "sarin"}]), 400),
+        (Script(["sarin"]), chat(), 400),
+        (Script(["sarin"]), chat(stream=True), 400),
+        (Script(status=500), chat(), 502),
+        (Script(["a", "b"], die_after=1), chat(stream=True), 200),
+    ]
+    for script, body, status in ends * 2:
+        run.engine.script = script
+        assert post(run, body, "una").status_code == status
+    run.engine.script = Script(["fine"])
+    assert post(run, chat(max_tokens=100_000), "una").status_code == 429  # more than a day's tokens
+
+
 FORMAT = """\
 name: fixed
 rules:
