@@ -229,12 +229,18 @@ class _Layout:
         self._chained = _bits(place for place, sources in enumerate(self._sources) if sources == {place - 1})
         self._joined = {place: _bits(s) for place, s in enumerate(self._sources) if s and s != {place - 1}}
         self._joins = _bits(self._joined)
-        self._forks: dict[int, Places] = {}  # position -> joining positions that follow it
-        for place in self._joined:
-            for source in self._sources[place]:
-                self._forks[source] = self._forks.get(source, 0) | 1 << place
+        self._forks = self._follow()
         self._forking = _bits(self._forks)
         self._sources.clear()
+
+    def _follow(self) -> dict[int, Places]:
+        """Return the joining positions that follow each position; thousands share the same ones, and one number."""
+        joining: dict[int, list[int]] = {}
+        for place in self._joined:
+            for source in self._sources[place]:
+                joining.setdefault(source, []).append(place)
+        shared = {places: _bits(places) for places in map(tuple, joining.values())}
+        return {source: shared[tuple(places)] for source, places in joining.items()}
 
     def after(self, places: Places) -> Places:
         """Return every position that follows one of `places`."""
