@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from governance import roles
-from registry import seals
+from governance import bundles, roles
 from registry.errors import NotFound, Refused, SpecError
-from registry.records import Adapter, Asset, Candidate, Manifest, ModelVersion, PolicyBundle, sha256
+from registry.records import Adapter, Asset, Candidate, Manifest, ModelVersion, sha256
 from registry.workspace import Workspace
 
 NONE = "none"
@@ -21,21 +20,16 @@ NONE = "none"
 
 def register_bundle(ws: Workspace, folder: Path, *, actor: str) -> Asset:
     """Check an inference policy, store its folder and return its asset. Raises SpecError for a bundle that is wrong."""
-    from policies.bundle import load
-
-    bundle = load(folder)
-    with tempfile.TemporaryDirectory() as scratch:  # a bundle is its files, without what Python left beside them
-        copy = Path(scratch) / "bundle"
-        shutil.copytree(bundle.folder, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
-        manifest = ws.artifacts.add_tree(copy)
-    record = PolicyBundle(bundle.spec.name, bundle.spec.version, manifest.id)
-    return ws.register(record, actor=actor, name=bundle.spec.name)
+    return bundles.register(ws, folder, actor=actor)
 
 
 def activate_policy(ws: Workspace, folder: Path, *, actor: str) -> Asset:
-    """Make a bundle the one that new candidates take when they name none; return its asset."""
+    """Give a new workspace the bundle that its first candidates take; return its asset.
+
+    It needs no approval: nothing was active before. Every later one goes through `governance.activation`.
+    """
     asset = register_bundle(ws, folder, actor=actor)
-    ws.record("policy.activated", asset.id, {"manifest": asset.body["manifest"]}, actor=actor)
+    ws.record(bundles.ACTIVATED, asset.id, {"manifest": asset.body["manifest"]}, actor=actor)
     return asset
 
 
@@ -58,16 +52,18 @@ def create(
         policy: a bundle's folder or reference; default the active bundle.
         template: a chat template file; default the version's own.
         system_prompt: a text file; default none.
-        engine: `transformers` or `vllm`.
+        engine: `transformers` or `vllm`; `vllm:fp8` and `vllm:mxfp8` quantise the weights while loading them. The
+            candidate says what its weights are served in: that, or what they are stored in, or none.
         adapter: reference to an adapter of this version; default none.
         actor: who creates it.
 
     Raises:
         Refused: the adapter was made for another version.
         NotFound: no such version, bundle or file.
-        SpecError: the version has no tokenizer, or the engine is unknown.
+        SpecError: the version has no tokenizer, or engine or quantisation are unknown, or do not go together.
     """
     roles.require(ws, "create-candidate", version, actor)
+    engine, _, made = engine.partition(":")
     found = ws.resolve(version, "version")
     model = ws.get(found.id, ModelVersion)
     manifest = ws.artifacts.manifest(model.manifest)
@@ -82,12 +78,20 @@ def create(
         generation=_generation(ws, manifest, system_prompt),
         engine=engine,
         engine_version=_engine_version(engine),
-        quantisation=NONE,
+        quantisation=_quantisation(ws, manifest, engine, made),
         bundle=bundle.body["manifest"],
         adapter=part.body["manifest"] if part else NONE,
     )
     parents = [("version", found.id), ("bundle", bundle.id), *([("adapter", part.id)] if part else [])]
     return ws.register(record, actor=actor, name=found.name, parents=parents)
+
+
+def with_bundle(ws: Workspace, candidate: Asset, bundle: Asset, *, actor: str) -> Asset:
+    """Return the candidate that differs from another in its policy alone. Raises Refused where the actor may not."""
+    roles.require(ws, "create-candidate", candidate.id, actor)
+    record = replace(ws.get(candidate.id, Candidate), bundle=bundle.body["manifest"])
+    parents = [(relation, parent) for relation, parent in candidate.parents if relation != "bundle"]
+    return ws.register(record, actor=actor, name=candidate.name, parents=[*parents, ("bundle", bundle.id)])
 
 
 def candidate_of(ws: Workspace, ref: str, *, actor: str) -> Asset:
@@ -134,10 +138,7 @@ def _bundle(ws: Workspace, policy: str | None, actor: str) -> Asset:
         return register_bundle(ws, Path(policy), actor=actor)
     if policy:
         return ws.resolve(policy, "bundle")
-    activated = seals.sealed(ws, "policy.activated")
-    if not activated:
-        raise NotFound("no inference policy is active", hint="name a bundle with `--policy`")
-    return ws.resolve(activated[-1].subject, "bundle")
+    return bundles.activated(ws)
 
 
 def _adapter(ws: Workspace, ref: str, version: Asset) -> Asset:
@@ -171,6 +172,25 @@ def _part(manifest: Manifest, name: str, *, optional: bool = False) -> str:
     if entry is None and not optional:
         raise SpecError(f"the version has no `{name}`", hint="train or import a complete Hugging Face folder")
     return entry.sha256 if entry else NONE
+
+
+def _quantisation(ws: Workspace, manifest: Manifest, engine: str, asked: str) -> str:
+    """Return the quantisation that will be served: what the weights are stored in, or what vLLM makes while loading."""
+    from policies.engines.folder import quantisation_of
+    from policies.engines.vllm_server import ONLINE
+
+    entry = manifest.entry("config.json")
+    stored = quantisation_of(orjson.loads(ws.artifacts.read_bytes(entry.blake3))) if entry else None
+    if not asked or asked == stored:
+        return stored or NONE
+    if stored is not None:
+        raise SpecError(f"the weights are stored as {stored}", field="engine", hint=f"write `{engine}` alone")
+    if asked not in ONLINE or engine != "vllm":
+        raise SpecError(
+            f"engine `{engine}` cannot make weights `{asked}`", field="engine",
+            hint=" or ".join(f"`vllm:{name}`" for name in ONLINE),
+        )  # fmt: skip
+    return asked
 
 
 def _generation(ws: Workspace, manifest: Manifest, system_prompt: Path | None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ COUNTS: dict[str, frozenset[str]] = {
     "weights_key.created": _OPERATOR,
     "weights.signed": _OPERATOR,
     "policy.activated": frozenset({"policy-author", "operator"}),
+    "policy.approved": frozenset({"approver"}),
     "approval.withdrawn": frozenset({"approver"}),
     "source.withdrawn": _OPERATOR,
     "asset.tombstoned": _OPERATOR,

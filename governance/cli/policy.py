@@ -1,4 +1,4 @@
-"""`hallmark policy`: check, test, scan, activate."""
+"""`hallmark policy`: check, test, scan, targets, scenarios, diff, approve, activate."""
 
 from __future__ import annotations
 
@@ -72,23 +72,154 @@ def scan(session: Session, bundle: Path, path: Path, side: str) -> None:
         click.echo(json.dumps(found, ensure_ascii=False))
 
 
-@policy.command("activate")
+@policy.command("targets")
 @_FOLDER
 @command
-def activate(session: Session, bundle: Path) -> None:
-    """Make a bundle the one that new candidates take. Nothing that is served changes: its certificate names its bundle.
+def targets(session: Session, bundle: Path) -> None:
+    """Show what each rule becomes: a constraint while decoding, a check, a reward term, test scenarios.
 
-    Example: hallmark policy activate specs/policy
+    Example: hallmark policy targets specs/policy
     """
-    from governance.candidates import activate_policy
     from policies import bundle as room
-    from registry.errors import Refused
+    from policies.targets import compile_targets
 
-    problems = room.check(bundle) + [f"test `{t.name}`: {t.detail}" for t in room.run_tests(bundle) if not t.passed]
-    if problems:
-        raise Refused(f"bundle `{bundle}` is not fit to be activated: {problems[0]}", hint="run `hallmark policy test`")
-    asset = activate_policy(session.ws, bundle, actor=session.actor("change-policy", str(bundle)))
-    session.emit(asset, f"active for new candidates: bundle {asset.name}:{asset.number} {asset.id[7:19]}")
+    found = compile_targets(room.load(bundle))
+    width = max((len(each.rule) for each in found.rules), default=4)
+    lines = [f"{'rule':<{width}}  {'kind':<11}  {'checked on':<13}  {'reward':<6}  {'scenarios':<9}  decoding"]
+    for each in found.rules:
+        sides, reward, made = ", ".join(each.check), _yes(each.reward), _yes(each.scenarios)
+        lines.append(f"{each.rule:<{width}}  {each.kind:<11}  {sides:<13}  {reward:<6}  {made:<9}  {each.stage}")
+    session.emit({"bundle": found.bundle.digest, "rules": found.rules}, lines)
+
+
+@policy.command("scenarios")
+@_FOLDER
+@click.option("--per-rule", default=10, show_default=True, type=click.IntRange(1), help="Texts of each kind a rule.")
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same texts.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL to write.")
+@command
+def scenarios(session: Session, bundle: Path, per_rule: int, seed: int, out: Path) -> None:
+    """Write texts that each rule must act on, and texts that it must leave alone, made from the rules.
+
+    A line holds rule, side, kind, form, text, action, prompt and seed. For synthetic data, and for suites.
+
+    Example: hallmark policy scenarios specs/policy --per-rule 50 --seed 1 --out scenarios.jsonl
+    """
+    from policies import bundle as room
+    from policies.scenarios import Scenarios, made_for
+    from registry.artifacts import replace_file
+    from registry.records import plain
+
+    loaded = room.load(bundle)
+    rows = [plain(row) for row in Scenarios.of(loaded).rows(per_rule, seed)]
+    replace_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace"))
+    skipped = {rule.id: why for rule in loaded.spec.rules if (why := made_for(rule))}
+    kinds = [sum(row["kind"] == kind for row in rows) for kind in ("violating", "compliant")]
+    said = {"out": str(out), "bundle": loaded.digest, "violating": kinds[0], "compliant": kinds[1], "skipped": skipped}
+    lines = [f"{out}: {kinds[0]} violating, {kinds[1]} compliant"]
+    session.emit(said, [*lines, *(f"  no texts for `{name}`: {why}" for name, why in skipped.items())])
+
+
+@policy.command("diff")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="JSONL of {id, side, text, caller?, groups?}.")
+@click.option("--alias", default="", help="Only what this endpoint recorded; default all.")
+@click.option("--since", default="", metavar="TIME", help="Only from this time on (UTC, ISO 8601).")
+@click.option("--until", default="", metavar="TIME", help="Only before this time.")
+@click.option("--fail-on", type=click.Choice(["any", "block", "access"]), default="any", show_default=True,
+              help="What makes the exit code 1: any change, texts stopped by one bundle alone, access.")  # fmt: skip
+@click.option("--show-text", is_flag=True, help="Print the text of what changes; else only its place.")
+@command
+def diff(
+    session: Session, first: str, second: str, path: Path | None, fail_on: str, show_text: bool, **window: str
+) -> None:
+    """Replay traffic through two bundles and show what would change; exit 1 when something does.
+
+    A and B are folders, registered bundles, or `@alias` for what an alias serves. Traffic is what endpoints recorded
+    (`record: texts`), or a file. Recorded answers are as they were released: what A removed is not in them.
+
+    Example: hallmark policy diff @prod specs/policy --fail-on block
+    """
+    from governance import bundles
+    from policies import bundle as room
+    from policies import difference
+
+    with bundles.opened(lambda: session.ws, first) as one, bundles.opened(lambda: session.ws, second) as two:
+        sides = difference.Side(room.load(one)), difference.Side(room.load(two))
+        if path is not None:
+            traffic = difference.from_records(_records(path))
+        else:
+            from policies.recording import recorded
+
+            traffic = difference.from_recordings(recorded(session.ws, **window))
+        found = difference.compare(*sides, traffic)
+    changes = [each.plain(show_text=show_text) for each in found.changes]
+    session.emit({"totals": found.totals, "changes": changes}, found.lines(show_text=show_text))
+    session.exit(1 if found.counts(fail_on) else 0)
+
+
+@policy.command("approve")
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--reason", required=True, help="Why; it is signed with the approval.")
+@command
+def approve(session: Session, bundle: str, reason: str) -> None:
+    """Sign an approval of a registered bundle that somebody else wrote: BUNDLE is its reference or its folder.
+
+    Example: hallmark policy approve default:2 --reason "diff against prod read, tests cover the new rules"
+    """
+    from governance import bundles
+
+    asset = bundles.find(session.ws, bundle)
+    given = bundles.approve(session.ws, asset, reason=reason, actor=session.as_name)
+    session.emit(given, f"approved bundle {asset.name}:{asset.number} {asset.id[7:19]} as {given.principal}")
+
+
+@policy.command("activate")
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--to", "alias", default="", metavar="ALIAS", help="Make it part of what this alias serves.")
+@click.option("--suite", type=click.Path(path_type=Path), help="With --to: the suite that judges the change.")
+@click.option("--dry-run", is_flag=True, help="With --to: say what would run, and stop.")
+@command
+def activate(session: Session, bundle: str, alias: str, suite: Path | None, dry_run: bool) -> None:
+    """Make a bundle the one that new candidates take, or, with --to, part of what an alias serves.
+
+    Its author cannot do it alone: without --to it waits for `policy approve` (exit 3). With --to the alias's candidate
+    goes through the gate with this bundle (exit codes of `gate`), waits for `approve` (exit 3), and is promoted:
+    certificate and bundle change together. Run it again to go on. What is served stays until then.
+
+    Example: hallmark policy activate specs/policy --to prod --suite specs/suite.yaml
+    """
+    from governance import activation
+    from registry.errors import SpecError
+
+    if not alias:
+        if suite or dry_run:
+            raise SpecError("`--suite` and `--dry-run` go with `--to`", hint="name the alias with `--to`")
+        asset = activation.make_default(session.ws, bundle, actor=session.as_name)
+        session.emit(asset, f"active for new candidates: bundle {asset.name}:{asset.number} {asset.id[7:19]}")
+        return
+    if suite is None:
+        raise SpecError("`--to` needs a suite that judges the change", hint="name its YAML file with `--suite`")
+    if dry_run:
+        planned = activation.plan(session.ws, bundle, alias, suite, actor=session.as_name)
+        session.emit(planned, planned.lines())
+        return
+    found = activation.activate(
+        session.ws, bundle, alias, suite, actor=session.as_name, passphrase=session.passphrase, announce=session.say,
+        progress=session.progress,
+    )  # fmt: skip
+    lines = []
+    if found.decision is not None and found.value is not None:
+        from governance import gating
+
+        lines = gating.render(session.ws, found.decision, found.value)
+    session.emit(activation.described(found), [*lines, found.text])
+    session.exit(found.exit_code)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "-"
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
