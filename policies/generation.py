@@ -134,8 +134,8 @@ class Generation:
             "tools": bool(tools),
             "tool_names": sorted(self._tools),
             "surface": exchange.surface,
-            "purpose": getattr(exchange, "purpose", ""),
-            "data_class": getattr(exchange, "data_class", ""),
+            "purpose": exchange.purpose,
+            "data_class": exchange.data_class,
         }
         action = ACTIONS[exchange.surface]
         decision = desk.authorizer.decide(self.caller, action, desk.model, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from policies.desk import Bounds, Desk, Front
 from policies.engine import Enforcer
 from policies.exchange import Served
 from policies.gateway import Gateway
+from policies.limits import Limits
 from policies.listener import Listener, bind, url_of
 from policies.upstream import Upstream
 from tests.stubs.engine import FakeEngine
@@ -63,12 +65,12 @@ class Written:
         return [body for found, _, body, _ in self.records if found == kind]
 
 
-def make_bundle(folder: Path, rules: str = RULES) -> Bundle:
-    """Return a bundle with these rules and the access rules above."""
+def make_bundle(folder: Path, rules: str = RULES, access: str = ACCESS) -> Bundle:
+    """Return a bundle with these rules and these access rules."""
     folder.mkdir(parents=True)
     (folder / "bundle.yaml").write_text(rules)
     for name in ("access.cedar", "access.cedarschema"):
-        (folder / name).write_text(ACCESS if name == "access.cedar" else (FOLDER / name).read_text())
+        (folder / name).write_text(access if name == "access.cedar" else (FOLDER / name).read_text())
     return load(folder)
 
 
@@ -114,13 +116,17 @@ def gateway_running(
     folder: Path,
     *,
     rules: str = RULES,
+    access: str = ACCESS,
     guards: Any = None,
     mode: Any = "group",
     bounds: Bounds | None = None,
     system_prompt: str = "",
+    callers: Callable[[list[dict[str, Any]]], Callers] | None = None,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Running]:
-    """Yield a gateway in front of a fake engine, both stopped afterwards."""
-    bundle = make_bundle(folder / "bundle", rules)
+    """Yield a gateway in front of a fake engine, both stopped afterwards; `callers` gets the caller records."""
+    bundle = make_bundle(folder / "bundle", rules, access)
     keys: dict[str, str] = {}
     rows = caller_rows(keys)
     written = Written()
@@ -131,12 +137,13 @@ def gateway_running(
             served, ModelState("stdlib", "sha256:c", "sha256:cert", "certified"), Enforcer(compile_bundle(bundle)),
             Authorizer(bundle), Upstream(engine.uds), guards or {},
         )  # fmt: skip
-        front = Front(Callers(lambda: rows), log, b"key" * 8, bounds=bounds or Bounds())
+        known = callers(rows) if callers is not None else Callers(lambda: rows)
+        front = Front(known, log, b"key" * 8, limits or Limits(), bounds=bounds or Bounds())
         gateway = Gateway(front, [desk])
         bound = bind("127.0.0.1", 0)
-        listener = Listener(gateway, bound, drain_s=5)
+        listener = Listener(gateway, bound, drain_s=5, tls=tls)
         thread = threading.Thread(target=listener.run, daemon=True)
-        url = url_of(bound)
+        url = url_of(bound) if tls is None else url_of(bound).replace("http:", "https:")
         thread.start()
         try:
             until(lambda: listener.started)
