@@ -1,4 +1,4 @@
-"""Exact matching on growing text: position automata of all rules of a view, run as lazily built tables.
+"""Exact matching on growing text: position automata of all rules, on every view at once, run as lazily built tables.
 
 Forward, a state says which positions of which patterns are reached by some start in the text: which matches end here,
 and whether anything is still live. Backward from there, the same positions are walked to the left until none is left:
@@ -10,21 +10,19 @@ in Strings", 2002, ch. 5.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
-from policies.normalize import FOLDS, is_word
-from policies.pattern import Branch, Chars, Choice, Node, Ranges, Series
+from policies.layout import Layout, Places
+from policies.normalize import VIEWS, is_word
+from policies.pattern import Branch
 
-MOST_KEPT = 300_000
+MOST_KEPT = 160_000
 """Size of the tables, in units of about 100 bytes, at which they are dropped and built anew: bounds memory."""
-NOTED_STEPS = 2
-LONGEST_TRAIL = 8192
 
-Places = int
-"""A set of positions: bit n is position n."""
 Accept = tuple[int, int | None, Places]
-"""(branch, how much of the last character's fold belongs to the match or None for all of it, accepting positions)."""
+"""(branch, how much of the last character, as its view reads it, the match has or None for all, positions)."""
+Readings = list[tuple[Places, list[Places]]]
+"""For each view: its positions, and those that hold each of the characters that one character is on the view."""
 
 
 class Forward(dict[str, "Forward"]):
@@ -46,48 +44,40 @@ class Forward(dict[str, "Forward"]):
 class Backward(dict[str, "Backward"]):
     """A state before some character. `plain`: a match may start there; `edge`: it may if there is a word edge."""
 
-    __slots__ = ("automaton", "edge", "places", "plain")
+    __slots__ = ("automaton", "edge", "joined", "places", "plain")
 
     def __init__(self, automaton: Automaton, places: Places, plain: bool, edge: bool) -> None:
         super().__init__()
         self.automaton, self.places, self.plain, self.edge = automaton, places, plain, edge
+        self.joined: dict[Places, Backward] = {}
 
     def __missing__(self, char: str) -> Backward:
-        state = self.automaton.retreat(self.places, self.automaton.view(char))
+        state = self.automaton.retreat(self.places, char)
         self[char] = state
         return state
 
-
-class Trail(dict[int, tuple[Backward, int | None]]):
-    """The first steps of earlier walks over a text: place -> (state, smallest start the walk found).
-
-    A walk that comes to the same state at the same place would find the same from there on, so it ends. Without this, a
-    long match whose end may lie anywhere would cost the square of its length. Places count from the stream's start.
-    """
-
-    __slots__ = ("shift",)
-
-    def __init__(self, shift: int) -> None:
-        super().__init__()
-        self.shift = shift
-
-    def note(self, steps: list[tuple[int, Backward]], found: int | None) -> None:
-        """Keep the first steps of a walk."""
-        if len(self) > LONGEST_TRAIL:
-            self.clear()
-        for place, state in steps:
-            self[place + self.shift] = state, None if found is None else found + self.shift
+    def join(self, places: Places) -> Backward:
+        """Return the state that also goes on from more places; where it opens is not repeated."""
+        state = self.joined.get(places)
+        if state is None:
+            state = self.joined[places] = self.automaton.before(self.places | places)
+        return state
 
 
 class Automaton:
-    """The positions of all branches of one view. Reads original characters; folds them itself when `folded`."""
+    """The positions of all branches; `views` names the view of each, `exact` where it is left out.
 
-    def __init__(self, branches: Sequence[Branch], *, folded: bool) -> None:
-        self.branches, self.folded = tuple(branches), folded
-        self._layout = _Layout(self.branches)
+    Reads original characters and takes them to the views itself.
+    """
+
+    def __init__(self, branches: Sequence[Branch], views: Sequence[str] = ()) -> None:
+        names = list(views) or ["exact"] * len(branches)
+        self.branches = tuple(branches)
+        self._layout = Layout(self.branches)
+        self._groups = [(VIEWS[name], self._layout.of_branches(names, name)) for name in dict.fromkeys(names)]
         self._forward: dict[tuple[Places, bool, tuple[Accept, ...]], Forward] = {}
         self._backward: dict[tuple[Places, bool, bool], Backward] = {}
-        self._holding: dict[str, Places] = {}
+        self._readings: dict[str, Places | Readings] = {}
         self._kept = 0
 
     @property
@@ -99,75 +89,136 @@ class Automaton:
         """Return the state in which nothing is live, after the character `previous` (empty at the start of a text)."""
         return self._forward_state(0, is_word(previous), ())
 
-    def view(self, char: str) -> str:
-        """Return what a character is on this view."""
-        return FOLDS[ord(char)] if self.folded else char
+    def before(self, places: Places) -> Backward:
+        """Return the state from which a walk back from `places` begins."""
+        return self._backward_state(places, plain=False, edge=False)
 
     def leftmost(
-        self,
-        text: str,
-        end: int,
-        before: str,
-        places: Places,
-        part: int | None = None,
-        judge: Callable[[int], bool] | Trail | None = None,
-    ) -> int | None:
-        """Return the smallest start from which `places` is reached at `end`, or None.
+        self, text: str, end: int, before: str, places: Places, part: int | None = None
+    ) -> tuple[int | None, int]:
+        """Return the smallest start from which `places` is reached at `end`, or None, and how many steps it took.
 
-        `before` is the character before `text`, empty at the start. `part` counts the characters of the fold of
-        `text[end - 1]` to read, when a match ends inside of it. `judge` is a function that may refuse a start, or the
-        trail of earlier walks over this text.
+        `before` is the character before `text`, empty at the start. `part` counts the characters that `text[end - 1]`
+        is on the view to read, when a match ends inside of it.
         """
-        trail = judge if isinstance(judge, Trail) else None
-        valid = None if isinstance(judge, Trail) else judge
-        found: int | None = None
-        noted: list[tuple[int, Backward]] = []
-        state = self._backward_state(places, plain=False, edge=False)
-        while end > 0:
-            end -= 1
-            char = text[end]
-            state = state[char] if part is None else self.retreat(places, self.view(char)[:part])
+        found = self.starts(text, end, before, places, part)
+        return (found[0][-1] if found[0] else None), found[1]
+
+    def starts(
+        self, text: str, end: int, before: str, places: Places, part: int | None = None
+    ) -> tuple[list[int], int]:
+        """Return every start from which `places` is reached at `end`, the nearest first, and how many steps it took."""
+        found: list[int] = []
+        state, place = self.before(places), end
+        while place > 0:
+            place -= 1
+            char = text[place]
+            state = state[char] if part is None else self.retreat(places, char, part)
             part = None
-            if (state.plain or (state.edge and is_word(text[end - 1] if end else before) != is_word(char))) and (
-                valid is None or valid(end)
-            ):
-                found = end
-            if trail is not None:
-                known = trail.get(end + trail.shift)
-                if known is not None and known[0] is state:
-                    found = found if known[1] is None or known[1] - trail.shift > end else known[1] - trail.shift
-                    break
-                if len(noted) < NOTED_STEPS:
-                    noted.append((end, state))
+            if state.plain or (state.edge and is_word(text[place - 1] if place else before) != is_word(char)):
+                found.append(place)
             if not state.places:
                 break
-        if trail is not None:
-            trail.note(noted, found)
-        return found
+        return found, end - place
+
+    def cover(self, text: str, before: str, ends: list[tuple[int, Places]]) -> tuple[list[tuple[int, int]], int]:
+        """Return the union of the longest matches of a branch that end at `ends`, and the steps it took.
+
+        One walk serves many ends. From the last end on, an end that is passed before any start is found lies inside of
+        the match, so the walk goes on from both. Ends passed later are set aside until the walk is over: those that
+        its start lies before are walked from next.
+        """
+        out: list[tuple[int, int]] = []
+        waiting, steps = list(ends), 0
+        while waiting:
+            joined = [waiting.pop()]
+            last, start = joined[0][0], None
+            while joined:
+                aside, least, count = self._round(text, before, joined, waiting, start is None)
+                steps += count
+                start = least if start is None or (least is not None and least < start) else start
+                edge = last if start is None else start
+                joined = [end for end in aside if end[0] > edge]
+                waiting += [end for end in reversed(aside) if end[0] <= edge]
+            if start is not None:
+                out.append((start, last))
+        out.reverse()
+        return out, steps
+
+    def _round(
+        self, text: str, before: str, joined: list[tuple[int, Places]], waiting: list[tuple[int, Places]], first: bool
+    ) -> tuple[list[tuple[int, Places]], int | None, int]:
+        """Walk back from ends that belong together; return the ends set aside, the smallest start and the steps.
+
+        `joined` is in falling order. In the `first` round ends of `waiting` join until a start is found.
+        """
+        aside: list[tuple[int, Places]] = []
+        least: int | None = None
+        sources = joined[::-1]
+        place, places = sources.pop()
+        begun, state = place, self.before(places)
+        while place > 0:
+            place -= 1
+            char = text[place]
+            state = state[char]
+            if state.plain or (state.edge and is_word(text[place - 1] if place else before) != is_word(char)):
+                least = place
+            if sources and sources[-1][0] == place:
+                state = state.join(sources.pop()[1])
+            elif waiting and waiting[-1][0] == place:
+                if first and least is None:
+                    state = state.join(waiting.pop()[1])
+                else:
+                    aside.append(waiting.pop())
+            if not state.places:
+                if not sources:
+                    break
+                place, places = sources.pop()
+                while waiting and waiting[-1][0] >= place:
+                    aside.append(waiting.pop())
+                state = self.before(places)
+        return aside, least, begun - place
 
     def advance(self, state: Forward, char: str) -> Forward:
         """Return the state after one more character: every place that continues, and every place that opens here."""
         self._keep(1)
-        layout, word, view = self._layout, is_word(char), self.view(char)
+        layout, word = self._layout, is_word(char)
         opening = layout.plain | layout.edge if word != state.word else layout.plain
-        places: Places = state.places
+        reading = self._reading(char)
         accepts: list[Accept] = []
-        for count, seen in enumerate(view, 1):
-            places = (layout.after(places) | opening) & self._holders(seen)
+        if isinstance(reading, int):
+            places = (layout.after(state.places) | opening) & reading
             if ending := places & layout.closes:
-                accepts += layout.by_branch(ending, count if count < len(view) else None)
-        return self._forward_state(places, word, tuple(accepts))
+                accepts += layout.by_branch(ending, None)
+            return self._forward_state(places, word, tuple(accepts))
+        out: Places = 0
+        for mask, steps in reading:
+            places, opens = state.places & mask, opening & mask
+            for count, holders in enumerate(steps, 1):
+                places = (layout.after(places) | opens) & holders
+                if ending := places & layout.closes:
+                    accepts += layout.by_branch(ending, count if count < len(steps) else None)
+            out |= places
+        return self._forward_state(out, word, tuple(accepts))
 
-    def retreat(self, places: Places, view: str) -> Backward:
-        """Return the state one original character further left, which is `view` on this view."""
+    def retreat(self, places: Places, char: str, part: int | None = None) -> Backward:
+        """Return the state one original character further left; of what it is on a view, only `part` is read."""
         self._keep(1)
-        layout, plain, edge = self._layout, False, False
-        for seen in reversed(view):
-            matched = places & self._holders(seen)
-            plain = plain or bool(matched & layout.plain)
-            edge = edge or bool(matched & layout.edge)
-            places = layout.ahead_of(matched)
-        return self._backward_state(places, plain=plain, edge=edge)
+        layout, reading = self._layout, self._reading(char)
+        if isinstance(reading, int):
+            matched = places & reading
+            plain, edge = bool(matched & layout.plain), bool(matched & layout.edge)
+            return self._backward_state(layout.ahead_of(matched), plain=plain, edge=edge)
+        plain = edge = False
+        out: Places = 0
+        for mask, steps in reading:
+            left = places & mask
+            for holders in reversed(steps[:part]):
+                matched = left & holders
+                plain, edge = plain or bool(matched & layout.plain), edge or bool(matched & layout.edge)
+                left = layout.ahead_of(matched)
+            out |= left
+        return self._backward_state(out, plain=plain, edge=edge)
 
     def _keep(self, size: int) -> None:
         """Note what is kept in the tables; past the limit, drop it all. States that are in use stay right."""
@@ -177,16 +228,17 @@ class Automaton:
                 forward.clear()
             for backward in self._backward.values():
                 backward.clear()
+                backward.joined.clear()
             self._forward.clear()
             self._backward.clear()
-            self._holding.clear()
+            self._readings.clear()
             self._kept = 0
 
     def _forward_state(self, places: Places, word: bool, accepts: tuple[Accept, ...]) -> Forward:
         key = (places, word, accepts)
         state = self._forward.get(key)
         if state is None:
-            self._keep(2 + places.bit_length() // 800)
+            self._keep(3 + places.bit_length() // 800)
             state = self._forward[key] = Forward(self, places, word, accepts)
         return state
 
@@ -194,134 +246,21 @@ class Automaton:
         key = (places, plain, edge)
         state = self._backward.get(key)
         if state is None:
-            self._keep(2 + places.bit_length() // 800)
+            self._keep(4 + places.bit_length() // 800)
             state = self._backward[key] = Backward(self, places, plain, edge)
         return state
 
-    def _holders(self, char: str) -> Places:
-        """Return the positions whose character set holds a character."""
-        found = self._holding.get(char)
+    def _reading(self, char: str) -> Places | Readings:
+        """Return the positions that hold a character, where it is one character on every view; else view by view."""
+        found = self._readings.get(char)
         if found is None:
-            self._keep(1 + self.size // 800)
-            found = self._holding[char] = self._layout.holders(ord(char))
+            self._keep(1 + len(self._groups) * self.size // 800)
+            code, layout = ord(char), self._layout
+            views = [(mask, [layout.holders(ord(c)) & mask for c in view[code]]) for view, mask in self._groups]
+            found = views
+            if all(len(steps) == 1 for _, steps in views):
+                found = 0
+                for _, steps in views:
+                    found |= steps[0]
+            self._readings[char] = found
         return found
-
-
-class _Layout:
-    """Where the positions of the branches lie and which follows which: bit sets, made once.
-
-    Position n + 1 mostly follows position n and nothing else: those are `_chained`. The others keep what they follow.
-    """
-
-    def __init__(self, branches: Sequence[Branch]) -> None:
-        self.owners: list[int] = []  # position -> branch
-        self._sets: dict[Ranges, list[int]] = {}  # character set -> its positions
-        self._sources: list[set[int]] = []  # position -> the positions it follows
-        self.plain = self.edge = self.closes = 0
-        for number, branch in enumerate(branches):
-            first, last, _ = self._place(branch.body, number)
-            if branch.left:
-                self.edge |= _bits(first)
-            else:
-                self.plain |= _bits(first)
-            self.closes |= _bits(last)
-        self._lookup = [([low for low, _ in ranges], ranges, _bits(where)) for ranges, where in self._sets.items()]
-        self._chained = _bits(place for place, sources in enumerate(self._sources) if sources == {place - 1})
-        self._joined = {place: _bits(s) for place, s in enumerate(self._sources) if s and s != {place - 1}}
-        self._joins = _bits(self._joined)
-        self._forks = self._follow()
-        self._forking = _bits(self._forks)
-        self._sources.clear()
-
-    def _follow(self) -> dict[int, Places]:
-        """Return the joining positions that follow each position; thousands share the same ones, and one number."""
-        joining: dict[int, list[int]] = {}
-        for place in self._joined:
-            for source in self._sources[place]:
-                joining.setdefault(source, []).append(place)
-        shared = {places: _bits(places) for places in map(tuple, joining.values())}
-        return {source: shared[tuple(places)] for source, places in joining.items()}
-
-    def after(self, places: Places) -> Places:
-        """Return every position that follows one of `places`."""
-        out = (places << 1) & self._chained
-        for place in _each(places & self._forking):
-            out |= self._forks[place]
-        return out
-
-    def ahead_of(self, places: Places) -> Places:
-        """Return every position that one of `places` follows."""
-        out = (places & self._chained) >> 1
-        for place in _each(places & self._joins):
-            out |= self._joined[place]
-        return out
-
-    def holders(self, code: int) -> Places:
-        """Return the positions whose character set holds a code point."""
-        out = 0
-        for lows, ranges, where in self._lookup:
-            place = bisect_right(lows, code) - 1
-            if place >= 0 and code <= ranges[place][1]:
-                out |= where
-        return out
-
-    def by_branch(self, places: Places, part: int | None) -> list[Accept]:
-        """Return accepting positions as one accept a branch."""
-        ending: dict[int, Places] = {}
-        for place in _each(places):
-            branch = self.owners[place]
-            ending[branch] = ending.get(branch, 0) | 1 << place
-        return [(branch, part, found) for branch, found in ending.items()]
-
-    def _place(self, node: Node, branch: int) -> tuple[set[int], set[int], bool]:
-        """Add the positions of a node; return its first and last ones and whether it may be empty."""
-        if isinstance(node, Chars):
-            place = len(self.owners)
-            self._sets.setdefault(node.ranges, []).append(place)
-            self.owners.append(branch)
-            self._sources.append(set())
-            return {place}, {place}, False
-        if isinstance(node, Choice):
-            parts = [self._place(option, branch) for option in node.options]
-            return set().union(*(p[0] for p in parts)), set().union(*(p[1] for p in parts)), any(p[2] for p in parts)
-        if isinstance(node, Series):
-            return self._chain((self._place(item, branch) for item in node.items), len(node.items))
-        return self._chain((self._place(node.item, branch) for _ in range(node.high)), node.low)
-
-    def _chain(
-        self, parts: Iterable[tuple[set[int], set[int], bool]], required: int
-    ) -> tuple[set[int], set[int], bool]:
-        """Link parts one after another; the chain may stop after `required` of them."""
-        first: set[int] = set()
-        ends: set[int] = set()  # from where the next part follows
-        last: set[int] = set()
-        empty, may_be_empty = True, required == 0  # every part so far may be empty; so may the whole chain
-        for number, (opening, closing, optional) in enumerate(parts, 1):
-            for place in opening:
-                self._sources[place] |= ends
-            first |= opening if empty else set()
-            ends = closing | ends if optional else closing
-            empty = empty and optional
-            if number >= required:
-                last |= ends
-                may_be_empty = may_be_empty or empty
-        return first, last, may_be_empty
-
-
-def _bits(places: Iterable[int]) -> Places:
-    """Return positions as a set of bits."""
-    found = sorted(places)
-    if not found:
-        return 0
-    data = bytearray(found[-1] // 8 + 1)
-    for place in found:
-        data[place >> 3] |= 1 << (place & 7)
-    return int.from_bytes(data, "little")
-
-
-def _each(places: Places) -> Iterator[int]:
-    """Iterate over the positions of a set."""
-    while places:
-        lowest = places & -places
-        yield lowest.bit_length() - 1
-        places ^= lowest

@@ -6,6 +6,7 @@ The gateway, replay, tests and training rewards decide with this same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from policies import decode
@@ -30,7 +31,8 @@ class Enforcer:
 
     def check_input(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
         """Return what of a whole input may go to the engine, apart from `input_guards`, which the guard worker runs."""
-        return _whole(self.compiled.input, _check(self.compiled.input, text, exempt), exempt)
+        piece = _whole(self.compiled.input, _check(self.compiled.input, text, exempt), exempt)
+        return replace(piece, aborts=False) if piece.aborts else piece
 
     def check_output(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
         """Return what of a whole output may go to the caller, apart from `guard_rules`, which the guard worker runs."""
@@ -84,7 +86,7 @@ class OutputStream:
         if not self._whole:
             return piece
         self._parts.append(piece.text)
-        whole = Piece("".join(self._parts), (*self._hits, *piece.hits), piece.blocked)
+        whole = Piece("".join(self._parts), (*self._hits, *piece.hits), piece.blocked, piece.aborts)
         self._forget()
         return _whole(self._enforcer.compiled.output, whole, self._exempt)
 
@@ -96,7 +98,7 @@ class OutputStream:
         blocked = piece.blocked or (OVERFLOW if self._size > MOST_HELD else None)
         if blocked is None:
             return NOTHING
-        told = Piece("", tuple(self._hits), blocked)
+        told = Piece("", tuple(self._hits), blocked, piece.aborts)
         self._hold = HoldBack(self._enforcer.compiled.output, self._exempt)
         self._hold.close()
         self._forget()
@@ -108,17 +110,15 @@ class OutputStream:
 
 def _check(side: CompiledSide, text: str, exempt: frozenset[str]) -> Piece:
     text = clean(text)
-    regions = side.regions(text)
-    if not regions and (side.limit is None or len(text) <= side.limit[1]):
-        return Piece(text, (), None)
-    return HoldBack(side, exempt).whole(text, regions)
+    found = side.look(text)
+    return Piece(text, (), None) if found is None else HoldBack(side, exempt).whole(text, found)
 
 
 def _whole(side: CompiledSide, piece: Piece, exempt: frozenset[str]) -> Piece:
     """Apply the rules on the whole text to a finished one; where one holds it whole, a block leaves nothing of it."""
     if piece.blocked is not None:
         held = any(rule.id not in exempt for rule in (*side.whole, *side.guards))
-        return Piece("", piece.hits, piece.blocked) if held else piece
+        return Piece("", piece.hits, piece.blocked, piece.aborts) if held else piece
     for rule in side.whole:
         if rule.id not in exempt and not rule.accepts(piece.text):
             return Piece("", (*piece.hits, _whole_hit(rule, piece)), rule.id)

@@ -32,6 +32,8 @@ _UNSPACED = (
 
 def clean(text: str) -> str:
     """Return a text with each lone surrogate replaced by U+FFFD; offsets do not move."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

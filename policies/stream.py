@@ -1,75 +1,78 @@
 """Exact hold-back: releases every character that no rule can still claim, and not one that a rule may.
 
-A match of a rule is any substring in its language whose word edges and checksum hold. Spans that share a character form
-one cluster, replaced as a whole. What is released for a stream equals what is released for its whole text, however it
-is cut. The first match of a blocking rule, by end, then by start, ends the text before the cluster that it starts in.
+A match of a rule is any substring in its language whose word edges and checksum hold, in the text as the rule's view or
+coding reads it. Spans that share a character form one group, replaced as a whole. What is released for a stream equals
+what is released for its whole text, however it is cut. The first match of a rule that stops or drops the text, by end,
+then by start, takes effect before the group that it starts in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain, groupby
 
-from policies.closure import Accept, Forward, Trail
-from policies.normalize import clean, is_word
-from policies.rules import RegexRule, TopicRule
-from policies.scan import CompiledSide, Region
+from policies.closure import Accept
+from policies.codings import RunReader, Strand, UrlStrand
+from policies.judge import OVERFLOW, UNRULED, Entry, Judge, Stop
+from policies.normalize import clean
+from policies.scan import CompiledSide, Found, Lane
+from policies.spans import Hit, Span, Spans, hit_of, placeholder, replaced, replacement
+from policies.suppress import Drop, DropDecoded, DropMatch, DropRun
 
 MOST_HELD = 262_144
-"""Code points a stream may hold; a longer live match or cluster blocks with the rule id below."""
-OVERFLOW = "held-text-limit"
-_LIMIT = -1  # the lane of a pending length limit
+"""Code points a stream may hold; a longer live match or group blocks with the rule id `held-text-limit`."""
+FREE_STEPS = 48
+WAIT_SHARE = 4
+"""After a search for starts that took more than `FREE_STEPS`, a fourth as many characters come in before the next one:
+holding longer is always right, and so a character costs a bounded number of steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """What one rule found: code points of the original text; matches of a rule that overlap are one hit."""
-
-    rule: str
-    type: str
-    action: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
-    """What may be released, what was found in it, and the id of the blocking rule if nothing may follow it."""
+    """What may be released, what was found in it, and the id of the blocking rule if nothing may follow it.
+
+    `aborts`: the rule ends the answer there as if it were finished, with what was released.
+    """
 
     text: str
     hits: tuple[Hit, ...]
     blocked: str | None
+    aborts: bool = False
 
 
 NOTHING = Piece("", (), None)
 
 
-@dataclass(slots=True)
-class _Span:
-    start: int
-    end: int
-    rule: int
-
-
 class HoldBack:
     """The state of one text channel. `push` pieces in order, then `finish`; after a block nothing more is released."""
 
+    __slots__ = (
+        "_asleep", "_base", "_before", "_closed", "_drop", "_end", "_judge", "_later", "_limit", "_limited", "_pending",
+        "_readers", "_side", "_spans", "_state", "_text", "_url",
+    )  # fmt: skip
+
     def __init__(self, side: CompiledSide, exempt: frozenset[str] = frozenset()) -> None:
         self._side = side
-        self._active = tuple(rule.id not in exempt for rule in side.rules)
-        self._limit = side.limit[1] if side.limit and self._active[side.limit[0]] else None
-        self._base, self._text, self._before = 0, "", ""  # offset of the held text, the text, the character before it
-        self._states: list[Forward] = [lane.automaton.enter("") for lane in side.lanes]
-        self._pending: list[tuple[int, int, tuple[Accept, ...]]] = []  # (end, lane, accepts), word edge not yet known
-        self._spans: dict[int, list[_Span]] = {}  # rule -> what it found in the held text, in order
-        self._seen: dict[int, set[int]] = {}  # topic rule -> its keywords seen so far
-        self._trails: dict[tuple[int, int], Trail] = {}  # (lane, branch or -1) -> where walks went
+        self._judge = Judge(side, exempt)
+        self._limit = side.limit[1] if side.limit and side.rules[side.limit[0]].id not in exempt else None
+        self._spans = Spans()
+        self._drop: Drop | None = None
+        self._later = 0  # no search for starts before the text ends there
         self._closed = False
+        self._open(0, "")
+
+    def _open(self, place: int, before: str) -> None:
+        """Begin to read at a place, after the character `before`."""
+        side = self._side
+        self._base = self._end = self._asleep = place  # offsets of the held text, of its end, of where `_url` stopped
+        self._text, self._before, self._limited = "", before, False
+        self._state = side.lane.automaton.enter(before) if side.lane is not None else None
+        self._readers = [(lane, RunReader(lane.runs)) for lane in side.coded if lane.runs is not None]
+        self._url: UrlStrand | None = None
+        self._pending: list[Entry] = []
 
     @property
     def held(self) -> int:
-        """Code points taken in and not yet released."""
+        """Code points taken in and not yet released; what is being dropped is not held."""
         return len(self._text)
 
     def push(self, delta: str) -> Piece:
@@ -77,207 +80,251 @@ class HoldBack:
         if self._closed or not delta:
             return NOTHING
         delta = clean(delta)
-        end = self._base + len(self._text)
-        self._text += delta
-        live = self._step(delta, end)
+        if self._drop is not None:
+            return self._go_on(delta, final=False)
+        self._take_in(delta)
+        if self._end < self._later:
+            return NOTHING
         if self._pending or self._spans:
-            return self._settle(final=False)
-        end += len(delta)
-        cut = self._earliest(end) if live else end
-        return self._take(cut, []) if end - cut <= MOST_HELD else self._overflow(cut)
+            return self._settled(final=False)
+        cut = self._earliest()
+        return self._take(cut) if self._end - cut <= MOST_HELD else self._overflow(cut)
 
     def finish(self) -> Piece:
         """Return the rest: nothing can follow."""
         if self._closed:
             return NOTHING
-        piece = self._settle(final=True)
-        self._closed = True
+        piece = self._go_on("", final=True) if self._drop is not None else self._settled(final=True)
+        self.close()
         return piece
 
     def close(self) -> None:
         """Take in and release nothing more."""
-        self._closed, self._text, self._spans = True, "", {}
+        self._closed, self._text, self._spans, self._drop, self._pending = True, "", Spans(), None, []
 
-    def whole(self, text: str, regions: Iterable[tuple[int, Region]]) -> Piece:
-        """Return what may be released of a whole text; only `regions` of it can hold a match. For a new instance."""
-        self._text = text
-        for lane, (start, end) in regions:
-            state = self._side.lanes[lane].automaton.enter(text[start - 1] if start else "")
+    def whole(self, text: str, found: Found) -> Piece:
+        """Return what may be released of a whole text; only what was `found` in it can hold a match. For a new one."""
+        self._text, self._end = text, len(text)
+        lane = self._side.lane
+        for start, end in found.regions:
+            state = lane.automaton.enter(text[start - 1] if start else "")  # type: ignore[union-attr]
             for place in range(start, end):
                 state = state[text[place]]
                 if state.accepts:
-                    self._pending.append((place + 1, lane, state.accepts))
-        if self._limit is not None and len(text) > self._limit:
-            self._pending.append((self._limit + 1, _LIMIT, ()))
+                    self._pending.append(Entry(place + 1, lane, None, place + 1, state.accepts))
+        for number, start, run in found.runs:
+            coded = self._side.coded[number]
+            for strand, entries in coded.runs.strands(start, run):  # type: ignore[union-attr]
+                strand.ended = True
+                self._note(coded, strand, entries)
+        if found.escaped and self._side.url is not None:
+            self._url = UrlStrand(self._side.url.automaton, 0, "")
+            self._note(self._side.url, self._url, self._url.feed(text))
+        self._check_limit(0)
         return self.finish()
 
-    def _step(self, delta: str, end: int) -> bool:
-        """Run every lane over new text; return whether any partial match is live."""
-        live, pending = False, self._pending
-        for lane, state in enumerate(self._states):
-            place = end
+    def _take_in(self, delta: str) -> None:
+        """Run everything that reads over new text."""
+        start = place = self._end
+        self._end, side = place + len(delta), self._side
+        state = self._state
+        if state is not None:
             for char in delta:
                 place += 1
                 state = state[char]
                 if state.accepts:
-                    pending.append((place, lane, state.accepts))
-            self._states[lane] = state
-            live = live or state.live
-        if self._limit is not None and end <= self._limit < end + len(delta):
-            pending.append((self._limit + 1, _LIMIT, ()))
-        return live
+                    self._pending.append(Entry(place, side.lane, None, place, state.accepts))
+            self._state = state
+        for lane, reader in self._readers:
+            for strand, entries in reader.take(delta, start):
+                self._note(lane, strand, entries)
+        if side.url is not None and (self._url is not None or "%" in delta):
+            self._take_escaped(side.url, delta, start)
+        self._text += delta
+        self._check_limit(start)
 
-    def _settle(self, *, final: bool) -> Piece:
-        """Decide the matches whose right neighbour is known, then release up to the earliest live partial match."""
-        end = self._base + len(self._text)
-        ready = sorted((entry for entry in self._pending if final or entry[0] < end), key=lambda entry: entry[0])
-        self._pending = [] if final else [entry for entry in self._pending if entry[0] >= end]
-        for place, group in groupby(ready, key=lambda entry: entry[0]):
-            blocking = self._decide(place, [(lane, accepts) for _, lane, accepts in group])
-            if blocking is not None:
-                return self._block(blocking)
-        cut = end if final else self._earliest(end)
-        if end - cut > MOST_HELD:
-            return self._overflow(cut)
-        return self._release(cut)
+    def _check_limit(self, start: int) -> None:
+        """Note the first character past the limit; one in a dropped part counts with the first after it."""
+        limit = self._limit
+        if limit is not None and start < self._end and limit < self._end and not self._limited:
+            self._limited, place = True, max(limit, start) + 1
+            self._pending.append(Entry(place, None, None, place, ()))
 
-    def _decide(self, place: int, found: list[tuple[int, tuple[Accept, ...]]]) -> _Span | None:
-        """Note all matches that end at a place; return the one that blocks, if any."""
-        blocking = []
-        for lane, accepts in found:
-            if lane == _LIMIT and self._side.limit is not None:
-                blocking.append(_Span(place - 1, place, self._side.limit[0]))
-            for branch, part, places in accepts:
-                span = self._match(place, lane, branch, part, places)
-                if span is None:
-                    continue
-                rule = self._side.rules[span.rule]
-                if isinstance(rule, TopicRule):
-                    self._seen.setdefault(span.rule, set()).add(branch)
-                    blocking.append(span)
-                elif rule.action == "block":
-                    blocking.append(span)
-                else:
-                    self._note(span)
-        blocking = [span for span in blocking if self._is_due(span)]
-        return min(blocking, key=lambda span: (span.start, span.rule)) if blocking else None
+    def _take_escaped(self, lane: Lane, delta: str, place: int) -> None:
+        """Read percent escapes. Without one in it a text says what it spells, so this begins with the first `%`."""
+        if self._url is None:
+            begin = max(self._asleep, self._base)
+            at = begin - self._base
+            self._url = UrlStrand(lane.automaton, begin, self._text[at - 1] if at else self._before)
+            delta = self._text[at:] + delta
+        self._note(lane, self._url, self._url.feed(delta))
 
-    def _is_due(self, span: _Span) -> bool:
-        rule = self._side.rules[span.rule]
-        return not isinstance(rule, TopicRule) or len(self._seen[span.rule]) >= rule.at_least
+    def _note(self, lane: Lane, strand: Strand, entries: list[tuple[int, tuple[Accept, ...]]]) -> None:
+        for place, accepts in entries:
+            self._pending.append(Entry(strand.source_end(place), lane, strand, place, accepts))
 
-    def _match(self, place: int, lane: int, branch: int, part: int | None, places: int) -> _Span | None:
-        """Return the longest match of a branch that ends at a place, or None if its edges or checksum do not hold."""
-        track = self._side.lanes[lane]
-        number, end = track.owners[branch], place - self._base
-        if not self._active[number]:
-            return None
-        if track.branches[branch].right and is_word(self._text[end - 1]) == is_word(self._text[end : end + 1]):
-            return None
-        rule, text = self._side.rules[number], self._text
-        judge: Callable[[int], bool] | Trail = self._trail(lane, branch)
-        if isinstance(rule, RegexRule) and rule.check is not None:
-            judge = lambda start: rule.passes(text[start:end])  # noqa: E731
-        start = track.automaton.leftmost(text, end, self._before, places, part, judge)
-        return None if start is None else _Span(self._base + start, place, number)
+    def _go_on(self, delta: str, *, final: bool) -> Piece:
+        """Take in more text while dropping; what follows the dropped part is read as a new text."""
+        pieces: list[Piece] = []
+        while True:
+            drop = self._drop
+            if drop is not None:
+                rest = drop.feed(delta, final=final)
+                if rest is None:
+                    break
+                pieces.append(self._dropped(drop))
+                self._open(drop.place, drop.last)
+                delta = rest
+            self._take_in(delta)
+            piece, rest = self._settle(final=final)
+            pieces.append(piece)
+            if rest is None:
+                return _join(pieces)
+            delta = rest
+        if final:
+            pieces.append(self._dropped(drop))
+        return _join(pieces)
 
-    def _note(self, span: _Span) -> None:
-        """Keep a span, joined with those of its rule that it overlaps. Spans come in the order of their ends."""
-        spans = self._spans.setdefault(span.rule, [])
-        while spans and spans[-1].end > span.start:
-            span = _Span(min(span.start, spans.pop().start), span.end, span.rule)
-        spans.append(span)
+    def _dropped(self, drop: Drop) -> Piece:
+        """Report a dropped part, now that its end is known."""
+        self._drop = None
+        return Piece("", (hit_of(Span(drop.start, drop.place, drop.rule), self._side.rules),), None)
 
-    def _earliest(self, end: int) -> int:
+    def _settled(self, *, final: bool) -> Piece:
+        piece, rest = self._settle(final=final)
+        return piece if rest is None else _join([piece, self._go_on(rest, final=final)])
+
+    def _settle(self, *, final: bool) -> tuple[Piece, str | None]:
+        """Decide what can be, release what may be; return with it the text that follows where dropping began."""
+        if final:
+            for _, reader in self._readers:
+                reader.finish()
+            if self._url is not None and self._side.url is not None:
+                self._note(self._side.url, self._url, self._url.finish())
+        ready = self._ready(final)
+        stop, spans, steps = self._judge.decide(ready, self._text, self._base, self._before)
+        self._spans.add(spans)
+        if stop is not None:
+            return self._stop(stop)
+        self._waits(steps + len(self._spans))
+        cut = self._end if final else self._earliest()
+        if self._end - cut > MOST_HELD:
+            return self._overflow(cut), None
+        return self._take(cut), None
+
+    def _ready(self, final: bool) -> list[Entry]:
+        """Take out the pending matches whose right neighbour is known and that no earlier one can join any more."""
+        if final:
+            ready, self._pending = self._pending, []
+            return sorted(ready, key=lambda entry: entry.place)
+        horizon = end = self._end
+        if self._url is not None and self._url.tail:
+            horizon = end - len(self._url.tail) + 1
+        for entry in self._pending:
+            strand = entry.strand
+            if entry.place >= end if strand is None else not strand.ended and entry.at >= strand.size:
+                horizon = min(horizon, entry.place)
+        ready = [entry for entry in self._pending if entry.place < horizon]
+        self._pending = [entry for entry in self._pending if entry.place >= horizon]
+        return sorted(ready, key=lambda entry: entry.place)
+
+    def _earliest(self) -> int:
         """Return the start of the earliest match that may still come to be, or the end of the text."""
-        cut = end
-        for lane, state in enumerate(self._states):
-            if state.live:
-                automaton, trail = self._side.lanes[lane].automaton, self._trail(lane, -1)
-                start = automaton.leftmost(self._text, len(self._text), self._before, state.places, None, trail)
-                cut = cut if start is None else min(cut, self._base + start)
-        for place, lane, accepts in self._pending:
-            if lane == _LIMIT:
-                cut = min(cut, place - 1)
-            for _, part, places in accepts:
-                track = self._side.lanes[lane]
-                start = track.automaton.leftmost(self._text, place - self._base, self._before, places, part)
-                cut = cut if start is None else min(cut, self._base + start)
+        end = cut = self._end
+        base, text, taken = self._base, self._text, 0
+        state = self._state
+        if state is not None and state.live:
+            start, taken = state.automaton.leftmost(text, len(text), self._before, state.places)
+            cut = cut if start is None else base + start
+        for _, reader in self._readers:
+            if held := reader.held():
+                cut = min(cut, end - held)
+                for strand in reader.strands:
+                    start, steps = strand.earliest()
+                    cut, taken = cut if start is None else min(cut, start), taken + steps
+        if self._url is not None:
+            cut, steps = self._earliest_escaped(self._url, cut)
+            taken += steps
+        for entry in self._pending:
+            start, steps = self._judge.earliest(entry, text, base, self._before)
+            cut, taken = min(cut, start), taken + steps
+        self._waits(taken)
         return cut
 
-    def _trail(self, lane: int, branch: int) -> Trail:
-        """Return where walks for a branch, or for all live places of a lane (-1), went."""
-        trail = self._trails.get((lane, branch))
-        if trail is None:
-            trail = self._trails[lane, branch] = Trail(self._base)
-        trail.shift = self._base
-        return trail
+    def _earliest_escaped(self, url: UrlStrand, cut: int) -> tuple[int, int]:
+        """Return the earliest of a place and what percent escapes may make a match of; go to sleep where nothing is."""
+        if not url.tail and not url.state.live and not url.state.accepts and url.literal:
+            self._url, self._asleep = None, self._end
+            return cut, 0
+        start, steps = url.earliest()
+        return min(cut, self._end - len(url.tail), cut if start is None else start), steps
 
-    def _clusters(self) -> list[list[_Span]]:
-        """Return the spans in groups that share characters, in order."""
-        groups: list[list[_Span]] = []
-        reach = -1
-        for span in sorted(
-            chain.from_iterable(self._spans.values()), key=lambda span: (span.start, span.end, span.rule)
-        ):
-            if span.start < reach:
-                groups[-1].append(span)
-            else:
-                groups.append([span])
-            reach = max(reach, span.end)
-        return groups
+    def _waits(self, steps: int) -> None:
+        """After a long search, let some text come in before the next one."""
+        if steps > FREE_STEPS:
+            self._later = max(self._later, self._end + steps // WAIT_SHARE)
 
-    def _release(self, cut: int) -> Piece:
-        """Release what lies before a place; a cluster that crosses it is kept back whole."""
-        clusters = self._clusters() if self._spans else []
-        for cluster in clusters:
-            start, end = cluster[0].start, max(span.end for span in cluster)
-            if start < cut < end:
-                cut = start
-        done = [cluster for cluster in clusters if cluster[0].start < cut]
-        self._spans = {}
-        for span in sorted(chain.from_iterable(clusters[len(done) :]), key=lambda span: span.end):
-            self._spans.setdefault(span.rule, []).append(span)
-        return self._take(cut, done)
-
-    def _take(self, cut: int, clusters: list[list[_Span]]) -> Piece:
-        """Return the text up to a place with its clusters replaced, and forget it."""
-        text, base = self._text, self._base
+    def _take(self, cut: int) -> Piece:
+        """Release what lies before a place, with its groups replaced; a group that crosses it is kept back whole."""
+        groups: list[list[Span]] = []
+        if self._spans:
+            cut, groups = self._spans.take_before(cut)
+        text, base, rules = self._text, self._base, self._side.rules
         size = cut - base
         if size == 0:
             return NOTHING
-        released, hits = text[:size], tuple(hit for cluster in clusters for hit in map(self._hit, cluster))
-        if clusters:
-            parts, place = [], 0
-            for cluster in clusters:
-                start, end = cluster[0].start - base, max(span.end for span in cluster) - base
-                parts += [text[place:start], self._replacement(cluster, end - start)]
-                place = end
-            released = "".join([*parts, text[place:size]])
+        released = text[:size]
         self._base, self._text, self._before = cut, text[size:], text[size - 1]
-        return Piece(released, hits, None)
+        for _, reader in self._readers:
+            for strand in reader.strands:
+                strand.forget(cut)
+        if self._url is not None:
+            self._url.forget(cut)
+        if not groups:
+            return Piece(released, (), None)
+        hits = tuple([hit_of(span, rules) for group in groups for span in group])
+        return Piece(replaced(released, base, groups, rules), hits, None)
 
-    def _replacement(self, cluster: list[_Span], size: int) -> str:
-        """Return the placeholder of the first rule that redacts, else one star a character."""
-        redacting = [span.rule for span in cluster if self._side.rules[span.rule].action == "redact"]
-        return placeholder(self._side.rules[min(redacting)].type) if redacting else "*" * size
-
-    def _hit(self, span: _Span) -> Hit:
-        rule = self._side.rules[span.rule]
-        return Hit(rule.id, rule.type, rule.action, span.start, span.end)
-
-    def _block(self, span: _Span) -> Piece:
-        piece = self._release(span.start)
+    def _stop(self, stop: Stop) -> tuple[Piece, str | None]:
+        """End the text before a match that stops it, or begin to drop at one that drops."""
+        piece, rules = self._take(stop.start), self._side.rules
+        if stop.drops:
+            return self._begin_drop(stop, piece)
         self.close()
-        rule = self._side.rules[span.rule]
-        return Piece(piece.text, (*piece.hits, self._hit(span)), rule.id)
+        hits = piece.hits
+        if stop.rule != UNRULED:
+            hits = (*hits, hit_of(Span(stop.start, stop.end, stop.rule), rules))
+        return Piece(piece.text, hits, stop.name, stop.aborts), None
+
+    def _begin_drop(self, stop: Stop, piece: Piece) -> tuple[Piece, str]:
+        """Put one placeholder for the match that drops, the spans that it touches, and what will be dropped."""
+        group, rules = self._spans.take_all(), self._side.rules
+        text = piece.text + replacement([*group, Span(stop.start, stop.end, stop.rule)], rules, 0)
+        at = stop.end - self._base
+        last, rest = self._text[at - 1], self._text[at:]
+        automaton = self._side.untils[stop.rule]
+        if stop.lane is self._side.url and isinstance(stop.strand, UrlStrand):
+            inner = stop.strand.text[stop.at - stop.strand.shift - 1]
+            strand = UrlStrand(automaton, stop.end, inner)
+            self._drop = DropDecoded(stop.rule, stop.start, stop.end, last, strand)
+        elif stop.lane is not None and stop.lane.runs is not None:
+            self._drop = DropRun(stop.rule, stop.start, stop.end, last, stop.lane.runs.alphabet)
+        else:
+            self._drop = DropMatch(stop.rule, stop.start, stop.end, last, automaton)
+        self._text, self._pending, self._later = "", [], 0
+        return Piece(text, (*piece.hits, *(hit_of(span, rules) for span in group)), None), rest
 
     def _overflow(self, cut: int) -> Piece:
-        piece = self._release(cut)
+        piece = self._take(cut)
         self.close()
         return Piece(piece.text, piece.hits, OVERFLOW)
 
 
-def placeholder(kind: str) -> str:
-    """Return what stands in the place of a redacted span."""
-    return f"[REDACTED:{kind}]"
+def _join(pieces: list[Piece]) -> Piece:
+    """Return pieces that follow one another as one."""
+    hits = tuple([hit for piece in pieces for hit in piece.hits])
+    last = pieces[-1] if pieces else NOTHING
+    return Piece("".join([piece.text for piece in pieces]), hits, last.blocked, last.aborts)
+
+
+__all__ = ["MOST_HELD", "NOTHING", "OVERFLOW", "Hit", "HoldBack", "Piece", "placeholder"]

@@ -1,19 +1,22 @@
 """What the tests of the enforcement core share: rules in, an enforcer out, and a slow model of what it must do.
 
-The model is written from the definition alone: every substring is tried against Python's `re`.
+The model is written from the definition alone: every substring of every reading of a text is tried against Python's
+`re`. A reading is a list of characters with the part of the original text that each comes from: the text itself, what
+an encoded run says at one alignment, or the text with its percent escapes read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
 from policies.engine import Enforcer, Hit
-from policies.normalize import fold
+from policies.normalize import VIEWS, see
 from policies.rules import AnyRule, MaxLengthRule, RegexRule, SpanRule, TermsRule, TopicRule
 from policies.scan import CompiledBundle, compile_side
 
@@ -36,8 +39,8 @@ def enforcer_of(*rules: dict[str, Any]) -> Enforcer:
 
 
 def enforcer_with(rules: Sequence[AnyRule]) -> Enforcer:
-    both = compile_side(rules, "input"), compile_side(rules, "output")
-    return Enforcer(CompiledBundle("test:1", "sha256:test", Path(), *both))
+    entry = compile_side(rules, "input")
+    return Enforcer(CompiledBundle("test:1", "sha256:test", Path(), entry, compile_side(rules, "output", like=entry)))
 
 
 def streamed(enforcer: Enforcer, pieces: Sequence[str]) -> tuple[str, tuple[Hit, ...], str | None]:
@@ -53,86 +56,229 @@ def streamed(enforcer: Enforcer, pieces: Sequence[str]) -> tuple[str, tuple[Hit,
     return "".join(p.text for p in out), tuple(hit for p in out for hit in p.hits), blocked
 
 
-def is_edge(text: str, place: int) -> bool:
-    left = place > 0 and (text[place - 1].isalnum() or text[place - 1] == "_")
-    right = place < len(text) and (text[place].isalnum() or text[place] == "_")
-    return left != right
+Reading = list[tuple[str, int, int]]
+"""(character or "" for a byte that is not text, start and end of where it comes from)."""
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
-def model_matches(rule: SpanRule, text: str) -> list[tuple[int, int, str]]:
-    """Return (start, end, term) of every match of a rule, by trying every part of its view."""
-    views = [fold(char) if rule.folded else char for char in text]
-    view = "".join(views)
-    origin = [index for index, folded in enumerate(views) for _ in folded]
+def _said(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 or byte in (9, 10, 13) else ""
+
+
+def base64_readings(text: str) -> list[Reading]:
+    out = []
+    for run in re.finditer(r"[A-Za-z0-9+/_-]+", text):
+        for skipped in range(4):
+            bits, reading = "", list[tuple[str, int, int]]()
+            for place in range(run.start() + skipped, run.end()):
+                bits += format(_DIGITS.index(text[place].translate({45: "+", 95: "/"})), "06b")
+                if len(bits) >= 8 * (len(reading) + 1):
+                    here = 8 * len(reading)
+                    first = run.start() + skipped + here // 6
+                    reading.append((_said(int(bits[here : here + 8], 2)), first, place + 1))
+            out.append(reading)
+    return out
+
+
+def hex_readings(text: str) -> list[Reading]:
+    return [
+        [
+            (_said(int(text[place : place + 2], 16)), place, place + 2)
+            for place in range(run.start() + skipped, run.end() - 1, 2)
+        ]
+        for run in re.finditer("[0-9A-Fa-f]+", text)
+        for skipped in (0, 1)
+    ]
+
+
+def url_readings(text: str) -> list[Reading]:
+    return [
+        [
+            (_said(int(found[1], 16)) if found[1] else found[0], *found.span())
+            for found in re.finditer("(?s)%([0-9A-Fa-f]{2})|.", text)
+        ]
+    ]
+
+
+CODINGS: dict[str, Callable[[str], list[Reading]]] = {
+    "base64": base64_readings,
+    "hex": hex_readings,
+    "url": url_readings,
+}
+
+
+@dataclass(frozen=True, order=True)
+class Match:
+    """A match in the original text; `coding` and the character before its end say in which reading."""
+
+    end: int
+    start: int
+    term: str
+    coding: str = ""
+    last: str = ""
+
+
+def is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
+
+
+def matches_in(
+    reading: Reading, sources: list[tuple[str, bool, bool]], view: str, before: str, passes: Callable[[str], bool]
+) -> list[Match]:
+    """Return every match of patterns in a reading, by trying every part of it on its view."""
+    seen = [VIEWS[view].see(char) if char else "\ud800" for char, _, _ in reading]
+    text = "".join(seen)
+    origin = [index for index, part in enumerate(seen) for _ in part]
     found = []
-    for source, left, right in _sources(rule):
+    for source, left, right in sources:
         compiled = re.compile(source, re.ASCII)
-        for start in range(len(view)):
-            for end in range(start + 1, len(view) + 1):
-                if not compiled.fullmatch(view, start, end):
+        for start in range(len(text)):
+            for end in range(start + 1, len(text) + 1):
+                if "\ud800" in text[start:end] or not compiled.fullmatch(text, start, end):
                     continue
-                span = origin[start], origin[end - 1] + 1
-                if (left and not is_edge(text, span[0])) or (right and not is_edge(text, span[1])):
+                first, last = origin[start], origin[end - 1]
+                ahead = reading[first - 1][0] if first else before
+                behind = reading[last + 1][0] if last + 1 < len(reading) else ""
+                if left and is_word(ahead) == is_word(reading[first][0]):
                     continue
-                if isinstance(rule, RegexRule) and not rule.passes(text[slice(*span)]):
+                if right and is_word(behind) == is_word(reading[last][0]):
                     continue
-                found.append((*span, source))
+                said = "".join(char for char, _, _ in reading[first : last + 1])
+                if passes(see(said, view) if view == "lookalike" else said):
+                    found.append(Match(reading[last][2], reading[first][1], source, "", reading[last][0]))
     return found
+
+
+def model_matches(rule: SpanRule, text: str, before: str = "") -> list[Match]:
+    """Return every match of a rule in every reading of a text that comes after the character `before`."""
+    plain = [(char, place, place + 1) for place, char in enumerate(text)]
+    passes = rule.passes if isinstance(rule, RegexRule) else lambda _: True
+    found = matches_in(plain, _sources(rule), rule.view, before, passes)
+    for coding in rule.decoded:
+        for reading in CODINGS[coding](text):
+            edge = before if coding == "url" else ""
+            here = matches_in(reading, _sources(rule), rule.view, edge, passes)
+            found += [Match(m.end, m.start, m.term, coding, m.last) for m in here]
+    return found
+
+
+def _pattern_source(pattern: str) -> tuple[str, bool, bool]:
+    return pattern.removeprefix(r"\b").removesuffix(r"\b"), pattern.startswith(r"\b"), pattern.endswith(r"\b")
 
 
 def _sources(rule: SpanRule) -> list[tuple[str, bool, bool]]:
     if isinstance(rule, RegexRule):
-        pattern = rule.pattern
-        left, right = pattern.startswith(r"\b"), pattern.endswith(r"\b")
-        return [(pattern.removeprefix(r"\b").removesuffix(r"\b"), left, right)]
+        return [_pattern_source(rule.pattern)]
     words = rule.terms if isinstance(rule, TermsRule) else rule.keywords if isinstance(rule, TopicRule) else []
     whole = not isinstance(rule, TermsRule) or rule.whole_words
     out = []
     for word in words:
-        parts = (fold(word) if rule.folded else word).split()
-        edges = (
-            (whole and (parts[0][0].isalnum() or parts[0][0] == "_")),
-            (whole and (parts[-1][-1].isalnum() or parts[-1][-1] == "_")),
-        )
+        parts = see(word, rule.view).split()
+        edges = whole and is_word(parts[0][0]), whole and is_word(parts[-1][-1])
         out.append((r"\s{1,8}".join(re.escape(part) for part in parts), *edges))
     return out
 
 
+Spanned = tuple[int, int, int]
+"""(start, end, number of the rule)."""
+
+
+@dataclass
+class Segment:
+    """A text after `offset` characters, read as a new one: what stops it first, and the spans up to there."""
+
+    text: str
+    offset: int
+    before: str
+    spans: list[Spanned] = field(default_factory=list)
+    stops: list[tuple[int, int, int, Match | None]] = field(default_factory=list)
+
+
 def model(rules: Sequence[AnyRule], text: str) -> tuple[str, str | None]:
     """Return (released text, blocking rule) as the definition has it."""
-    spans: list[tuple[int, int, int]] = []
-    blocks: list[tuple[int, int, int]] = []  # end, start, rule
-    for number, rule in enumerate(rules):
-        if isinstance(rule, MaxLengthRule):
-            blocks += [(rule.characters + 1, rule.characters, number)] if len(text) > rule.characters else []
-        elif isinstance(rule, TopicRule):
-            blocks += _topic_blocks(rule, number, text)
-        elif rule.action == "block":
-            blocks += [(end, start, number) for start, end, _ in model_matches(rule, text)]
+    out, offset, before = "", 0, ""
+    seen: dict[int, set[str]] = {}
+    while True:
+        part = Segment(text[offset:], offset, before)
+        for number, rule in enumerate(rules):
+            _look(part, number, rule, seen)
+        if not part.stops:
+            return out + _rendered(rules, part.text, part.spans), None
+        end, start, number, match = min(part.stops, key=lambda stop: stop[:3])
+        seen = {
+            rule: {term for place, term in terms if place <= end + offset} for rule, terms in _ends(part, rules, seen)
+        }
+        spans = [span for span in part.spans if span[1] <= end]
+        cut = max(cut for cut in range(start + 1) if not any(a < cut < b for a, b, _ in spans))
+        out += _rendered(rules, part.text[:cut], [span for span in spans if span[1] <= cut])
+        rule = rules[number]
+        if not (isinstance(rule, RegexRule) and rule.until is not None):
+            return out, rule.id
+        assert match is not None
+        redacting = [n for a, _, n in spans if a >= cut and rules[n].action == "redact"]
+        out += f"[REDACTED:{rules[min([number, *redacting])].type}]"
+        size = _dropped(rule, part.text, end, match)
+        if size is None:
+            return out, None
+        offset, before = offset + size, part.text[size - 1]
+
+
+def _look(part: Segment, number: int, rule: AnyRule, seen: dict[int, set[str]]) -> None:
+    """Note what a rule finds in a segment."""
+    text = part.text
+    if isinstance(rule, MaxLengthRule):
+        place = max(rule.characters, part.offset) - part.offset
+        part.stops += [(place + 1, place, number, None)] if len(text) > place else []
+    elif isinstance(rule, TopicRule):
+        known = set(seen.get(number, set()))
+        found = model_matches(rule, text, part.before)
+        for end in sorted({match.end for match in found}):
+            here = [match for match in found if match.end == end]
+            known |= {match.term for match in here}
+            if len(known) >= rule.at_least:
+                part.stops.append((end, min(match.start for match in here), number, None))
+    elif isinstance(rule, SpanRule):
+        found = model_matches(rule, text, part.before)
+        if rule.stops or (isinstance(rule, RegexRule) and rule.until is not None):
+            order = ["", "base64", "hex", "url"]
+            found.sort(key=lambda match: (match.end, match.start, order.index(match.coding)))
+            part.stops += [(match.end, match.start, number, match) for match in found]
         else:
-            spans += [(start, end, number) for start, end, _ in model_matches(rule, text)]
-    stop, blocked = len(text), None
-    if blocks:
-        end, start, number = min(blocks)
-        blocked = rules[number].id
-        spans = [span for span in spans if span[1] <= end]
-        stop = max(cut for cut in range(start + 1) if not any(a < cut < b for a, b, _ in spans))
-    return _rendered(rules, text[:stop], [span for span in spans if span[1] <= stop]), blocked
+            part.spans += [(match.start, match.end, number) for match in found]
 
 
-def _topic_blocks(rule: TopicRule, number: int, text: str) -> list[tuple[int, int, int]]:
-    blocks, seen = [], set()
-    matches = model_matches(rule, text)
-    for end in sorted({end for _, end, _ in matches}):
-        here = [match for match in matches if match[1] == end]
-        seen |= {term for _, _, term in here}
-        if len(seen) >= rule.at_least:
-            blocks.append((end, min(start for start, _, _ in here), number))
-    return blocks
+def _ends(
+    part: Segment, rules: Sequence[AnyRule], seen: dict[int, set[str]]
+) -> list[tuple[int, list[tuple[int, str]]]]:
+    """Return, for each topic rule, its keywords seen before the segment and in it, with where they end."""
+    return [
+        (
+            number,
+            [(0, term) for term in seen.get(number, set())]
+            + [(match.end + part.offset, match.term) for match in model_matches(rule, part.text, part.before)],
+        )
+        for number, rule in enumerate(rules)
+        if isinstance(rule, TopicRule)
+    ]
 
 
-def _rendered(rules: Sequence[AnyRule], text: str, spans: list[tuple[int, int, int]]) -> str:
-    clusters: list[list[tuple[int, int, int]]] = []
+def _dropped(rule: RegexRule, text: str, end: int, match: Match) -> int | None:
+    """Return where in a text what is dropped after `end` ends, or None for its end."""
+    rest = text[end:]
+    if match.coding in ("base64", "hex"):
+        run = re.match("[A-Za-z0-9+/_-]*" if match.coding == "base64" else "[0-9A-Fa-f]*", rest)
+        assert run is not None
+        return end + run.end() if run.end() < len(rest) else None
+    plain = [(char, place, place + 1) for place, char in enumerate(rest)]
+    reading = url_readings(rest)[0] if match.coding == "url" else plain
+    before = match.last if match.coding == "url" else text[end - 1]
+    assert rule.until is not None
+    found = matches_in(reading, [_pattern_source(rule.until)], rule.view, before, lambda _: True)
+    return end + min(m.end for m in found) if found else None
+
+
+def _rendered(rules: Sequence[AnyRule], text: str, spans: list[Spanned]) -> str:
+    clusters: list[list[Spanned]] = []
     for span in sorted(spans):
         if clusters and span[0] < max(end for _, end, _ in clusters[-1]):
             clusters[-1].append(span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,45 @@ RULES = rules_of(
     {"kind": "regex", "pattern": "[^a-z ]{2}x"},
     {"kind": "regex", "pattern": "caf[\u00e9e]{1,2}", "view": "folded"},
     {"kind": "terms", "terms": ["stra\u00dfe", "fi a"]},
+    {"kind": "regex", "pattern": "[Kc]a", "view": "lookalike"},
+    {"kind": "regex", "pattern": "fc", "view": "plain"},
 )
 SIDE = compile_side(RULES, "output")
 
 
+def regions(text: str) -> list[tuple[int, int]]:
+    found = SIDE.look(text)
+    return [] if found is None else found.regions
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.text("ghp_a1x \u00e9\u00df\ufb01SsTRae\u200bcf", max_size=40))
+@given(st.text("ghp_a1x \u00e9\u00df\ufb01SsTRae\u200bcf\u0430\u041a", max_size=40))
 def test_every_match_lies_in_one_region(text: str) -> None:
-    regions = SIDE.regions(text)
+    found = regions(text)
     for rule in RULES:
         assert isinstance(rule, SpanRule)
-        for start, end, _ in model_matches(rule, text):
-            assert any(
-                first <= start and end <= last and SIDE.lanes[lane].folded == rule.folded
-                for lane, (first, last) in regions
-            )
+        for match in model_matches(rule, text):
+            assert any(first <= match.start and match.end <= last for first, last in found)
 
 
 def test_regions_are_small() -> None:
-    assert SIDE.regions("x" * 5000 + " ghp_a1b2c3 " + "y" * 5000) == [(0, (4999, 5011))]
-    assert SIDE.regions("plain words, \u00e9 and \u200b, nothing more") == []
+    assert regions("x" * 5000 + " ghp_a1b2c3 " + "y" * 5000) == [(4999, 5011)]
+    assert SIDE.look("plain words, \u00e9 and \u200b, nothing more") is None
+
+
+def test_encoded_runs_are_pointed_at() -> None:
+    rules = rules_of({"kind": "regex", "pattern": r"\bgh[po]_[a-z0-9]{4,6}", "decoded": ["base64", "hex", "url"]})
+    side = compile_side(rules, "output")
+    said = base64.b64encode(b"xx ghp_a1b2c3").decode()
+    found = side.look(f"\u00e9 see {said}, {b'ghp_a1b2c3'.hex()}: nothing_of_note_here")
+    assert found is not None
+    assert [(lane, run) for lane, _, run in found.runs] == [(0, said.rstrip("=")), (1, b"ghp_a1b2c3".hex())]
+    assert found.runs[0][1] == 6
+    assert not found.escaped
+    escaped = side.look("\u00e9 ghp%5Fa1b2c3")
+    assert escaped is not None
+    assert escaped.escaped
+    assert side.look("100%, 50%20 and AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA") is None
 
 
 def test_expression_is_bounded_and_explicit() -> None:
