@@ -81,12 +81,13 @@ def load(folder: Path, digest: str = "") -> Bundle:
 
 def compile_bundle(bundle: Bundle, cache: CompiledCache | None = None) -> CompiledBundle:
     """Return a bundle ready to enforce; `cache` keeps compiled patterns between starts."""
+    entry = compile_side(bundle.spec.rules, "input", cache)
     return CompiledBundle(
         name=f"{bundle.spec.name}:{bundle.spec.version}",
         digest=bundle.digest,
         folder=bundle.folder,
-        input=compile_side(bundle.spec.rules, "input", cache),
-        output=compile_side(bundle.spec.rules, "output", cache),
+        input=entry,
+        output=compile_side(bundle.spec.rules, "output", cache, like=entry),
     )
 
 
