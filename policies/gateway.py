@@ -268,6 +268,7 @@ class Gateway:
             log.warning("the outcome of %s is queued, not durable", exchange.request_id)
         if exchange.sending:
             data = exchange.frames.failing(refusal, exchange.request_id) if exchange.frames else b""
+            data = data.removesuffix(surfaces.DONE)  # an answer that broke off has no end mark
             await send({"type": "http.response.body", "body": data, "more_body": False})
             return
         extra = [JSON, *self._receipt(exchange), *refusal.headers()]
