@@ -5,19 +5,29 @@ Each check takes the matched text, separators and leading context words included
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import string
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
+from itertools import pairwise
 
 from policies import national
 
 _ENTROPY_BITS = 3.0
-_TOKEN = re.compile(r"[A-Za-z0-9_~.+/=-]+")
+_TURNS = 0.3
+"""Changes between small letters, capitals and digits, by character: random base 62 has 0.6, camelCase 0.25."""
+_SEPARATORS = re.compile(r"[\s\"'=:,;]")
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _CRC_CHARS = 6
+_BASE58 = {char: value for value, char in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
+_DOCUMENTED = [
+    ipaddress.ip_network(block) for block in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+]
+"""Addresses that documentation uses (RFC 5737, RFC 3849)."""
 _CARD_LENGTHS: tuple[tuple[int, int, tuple[int, ...]], ...] = (
     (340000, 349999, (15,)),
     (370000, 379999, (15,)),
@@ -87,22 +97,45 @@ def entropy(text: str) -> bool:
 
 
 def random_value(text: str) -> bool:
-    """Say whether the last word of a text looks drawn at random: made for `name = value` matches.
+    """Say whether the value at the end of a text looks drawn at random: 3.0 bits of entropy a character, and a digit.
 
-    It has at least 3.0 bits of entropy a character, a digit, and is not written in one ascending run such as `abcdef`.
+    Made for `name = "value"` matches: what stands before the last separator is passed over.
     """
-    words = _TOKEN.findall(text)
-    if not words:
-        return False
-    value = words[-1].rpartition("=")[2] or words[-1].rstrip("=").rpartition("=")[2]
-    steps = sum(ord(after) - ord(before) == 1 for before, after in zip(value, value[1:], strict=False))
-    return _bits(value) >= _ENTROPY_BITS and any(char.isdigit() for char in value) and 2 * steps < len(value)
+    value = _SEPARATORS.split(text.rstrip("\"' ="))[-1]
+    return any(char.isdigit() for char in value) and _bits(value) >= _ENTROPY_BITS
 
 
 def mixed(text: str) -> bool:
-    """Say whether a text holds a small letter, a capital and a digit, at 3.0 bits of entropy a character or more."""
-    kinds = any(map(str.islower, text)), any(map(str.isupper, text)), any(map(str.isdigit, text))
-    return all(kinds) and entropy(text)
+    """Say whether small letters, capitals and digits alternate as in a random token, not as in words or identifiers."""
+    kinds = [char.isdigit() + 2 * char.isupper() for char in text if char.isalnum()]
+    turns = sum(one != other for one, other in pairwise(kinds))
+    return turns >= _TURNS * len(kinds) and _bits(text) >= _ENTROPY_BITS
+
+
+def base58check(text: str) -> bool:
+    """Say whether a text ends in the first four bytes of its double SHA-256, as Bitcoin's keys do."""
+    number = 0
+    for char in text:
+        if char not in _BASE58:
+            return False
+        number = number * 58 + _BASE58[char]
+    data = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return len(data) > 4 and sha256(sha256(data[:-4]).digest()).digest()[:4] == data[-4:]
+
+
+def ip_address(text: str) -> bool:
+    """Say whether a text is an IPv4 or IPv6 address that says something of somebody.
+
+    Not the unspecified, loopback and documentation addresses; an IPv6 address has a digit and at least three groups.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if address.version == 6 and (text.count(":") < 3 or not any(char.isdigit() for char in text)):
+        return False
+    nobody = address.is_unspecified or address.is_loopback or str(address).startswith(("255.", "0."))
+    return not nobody and not any(address in block for block in _DOCUMENTED if block.version == address.version)
 
 
 def crc32_base62(text: str) -> bool:
@@ -135,7 +168,9 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     "entropy": entropy,
     "random_value": random_value,
     "mixed": mixed,
+    "base58check": base58check,
     "crc32_base62": crc32_base62,
+    "ip_address": ip_address,
     **national.CHECKS,
 }
 """Every check that a rule may name."""
