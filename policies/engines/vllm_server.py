@@ -39,6 +39,8 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "INFO",
     "VLLM_USE_MODELSCOPE": "false",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    # Named and required calls by JSON schema: the guidance backend does not know the structural tags of the other way.
+    "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
 }
 NOT_INHERITED = ("VLLM_API_KEY", "VLLM_LOGGING_CONFIG_PATH", "VLLM_MEDIA_CONNECTOR", "VLLM_LORA_RESOLVER_CACHE_DIR",
                  "VLLM_LORA_RESOLVER_HF_REPO_LIST", "VLLM_TRACE_FUNCTION")  # fmt: skip

@@ -113,6 +113,36 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     return make
 
 
+@pytest.fixture(scope="session")
+def long_folder(make_folder: Callable[..., Path]) -> Path:
+    """The same Mistral with room for long answers."""
+    return make_folder("Mistral", sliding_window=None, max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="session")
+def two_adapters(long_folder: Path, make_adapter: Callable[..., Path]) -> dict[str, Path]:
+    """Two adapters of that model, `one` and `two`."""
+    targets = ("o_proj", "gate_proj", "up_proj")
+    return {"one": make_adapter(long_folder, seed=1), "two": make_adapter(long_folder, seed=2, targets=targets)}
+
+
+@pytest.fixture(scope="session")
+def vllm(long_folder: Path, two_adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The real vLLM with both adapters, named `tiny`; started once for all tests, since it takes a minute."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from policies.engines import start
+
+    place = tmp_path_factory.mktemp("v")
+    prompt = place / "system.txt"
+    prompt.write_text("be brief", encoding="utf-8")
+    options = {"threads": 1, "dtype": "float32", "system_prompt_file": prompt, "adapters": two_adapters,
+               "max_logprobs": 5}  # fmt: skip
+    handle = start("vllm", long_folder, place / "v.sock", served_name="tiny", log=place / "log", options=options)
+    handle.wait_ready(600)
+    yield handle
+    handle.stop()
+
+
 @pytest.fixture(scope="module")
 def engine(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A running built-in engine on the tiny Mistral, named `tiny`."""

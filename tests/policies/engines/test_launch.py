@@ -20,8 +20,18 @@ from policies.engines import ENGINES, start
 from policies.engines import folder as model_folder
 from policies.engines.child import bind
 from policies.engines.launch import choose
-from policies.engines.vllm_server import arguments, check_heads, flags
-from registry.errors import EngineFailure, Locked, NotFound, SpecError, UnknownName
+from policies.engines.vllm_server import (
+    ENVIRONMENT,
+    arguments,
+    check_heads,
+    check_patterns,
+    flags,
+    lora_flags,
+    quantisation,
+    tool_parser,
+)
+from registry import adapters
+from registry.errors import EngineFailure, Locked, NotFound, Refused, SpecError, UnknownName
 
 QUICK = {"threads": 1}
 
@@ -208,7 +218,58 @@ def test_vllm_is_told_to_be_safe(folder: Path, tmp_path: Path) -> None:
     assert given["--load-format"] == "safetensors"
     assert "be brief" in Path(given["--chat-template"]).read_text()
     assert "--enforce-eager" in line
-    assert not {"--host", "--port", "--trust-remote-code"} & set(line)
+    assert given["--max-logprobs"] == "0"
+    assert given["--tool-call-parser"] == "hermes"
+    assert "--no-enable-log-requests" in line
+    assert not {"--host", "--port", "--trust-remote-code", "--enable-lora", "--quantization"} & set(line)
+    assert (ENVIRONMENT["VLLM_PLUGINS"], ENVIRONMENT["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == ("", "0")
+
+
+def test_vllm_loads_adapters_with_the_rank_they_need(
+    folder: Path, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    wanted = {"one": str(make_adapter(folder, seed=1)), "b=2": str(make_adapter(folder, seed=2, rank=20))}
+    with pytest.raises(SpecError, match="b=2"):
+        lora_flags(wanted, folder)
+    wanted["two"] = wanted.pop("b=2")
+    line = lora_flags(wanted, folder)
+    assert line[:5] == ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32"]
+    assert [json.loads(one) for one in line[6:]] == [{"name": name, "path": path} for name, path in wanted.items()]
+    assert lora_flags({}, folder) == []
+
+
+def test_ranks_and_scales_of_single_modules_need_a_vllm_that_knows_them(
+    folder: Path, make_adapter: Callable[..., Path]
+) -> None:
+    plain, patterned = (
+        adapters.read(make_adapter(folder, seed=1, **more)) for more in ({}, {"alpha_pattern": {"q_proj": 1}})
+    )
+    check_patterns([plain], ["r", "lora_alpha"])
+    check_patterns([patterned], ["r", "lora_alpha", "rank_pattern", "alpha_pattern"])
+    with pytest.raises(Refused, match="alpha_pattern"):
+        check_patterns([plain, patterned], ["r", "lora_alpha"])
+
+
+def test_quantisations_are_made_or_found_never_mixed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert quantisation(None, tmp_path) is None
+    assert quantisation("fp8", tmp_path) == "fp8_per_tensor"
+    with pytest.raises(Refused, match="unquantised"):
+        quantisation("gptq", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    assert quantisation("gptq", tmp_path) is None
+    assert quantisation(None, tmp_path) is None
+    with pytest.raises(Refused, match="stored as gptq"):
+        quantisation("fp8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "parser"),
+    [("", "hermes"), ("<tool_call>{", "hermes"), ("[TOOL_CALLS]", "mistral"), ("<tool_call><function=", "qwen3_coder"),
+     ("<|python_tag|>", "llama3_json")],
+)  # fmt: skip
+def test_the_parser_of_calls_follows_the_template(template: str, parser: str) -> None:
+    assert tool_parser(template) == parser
 
 
 def test_heads_that_vllm_cannot_serve_are_refused_before_it_starts(folder: Path, tmp_path: Path) -> None:

@@ -40,21 +40,6 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def vllm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("vllm", reason="vLLM is not installed")
-    place = tmp_path_factory.mktemp("v")
-    prompt = place / "system.txt"
-    prompt.write_text("be brief", encoding="utf-8")
-    handle = start(
-        "vllm", folder, place / "v.sock", served_name="tiny", log=place / "log",
-        options={"threads": 1, "dtype": "float32", "system_prompt_file": prompt},
-    )  # fmt: skip
-    handle.wait_ready(600)
-    yield handle
-    handle.stop()
-
-
-@pytest.fixture(scope="module")
 def caller(vllm: Any) -> Iterator[httpx.Client]:
     with httpx.Client(
         transport=httpx.HTTPTransport(uds=str(vllm.uds)), base_url="http://engine", timeout=120
@@ -92,22 +77,29 @@ def test_listens_on_loopback_and_its_private_socket_only(
     assert [address for address in listeners if not address.startswith(loopback)] == []
 
 
-def test_both_engines_write_the_same_greedy_text(vllm: Any, caller: httpx.Client, folder: Path, tmp_path: Path) -> None:
+def test_both_engines_write_the_same_greedy_text_under_each_adapter(
+    vllm: Any, caller: httpx.Client, long_folder: Path, two_adapters: dict[str, Path], tmp_path: Path
+) -> None:
     fields = {"prompt": [[5 + number, 9, 40] for number in range(6)], "max_tokens": 12, "temperature": 0}
-    body = {"model": "tiny", "ignore_eos": True, **fields}
-    theirs = caller.post("/v1/completions", json=body).json()
+    bodies = [{"model": name, "ignore_eos": True, **fields} for name in ("tiny", *two_adapters)]
+    theirs = [caller.post("/v1/completions", json=body).json() for body in bodies]
     ours = start(
-        "transformers", folder, tmp_path / "s", served_name="tiny", log=tmp_path / "log", options={"threads": 1}
-    )
+        "transformers", long_folder, tmp_path / "s", served_name="tiny", log=tmp_path / "log",
+        options={"threads": 1, "dtype": "float32", "adapters": two_adapters},
+    )  # fmt: skip
     try:
         ours.wait_ready(120)
         transport = httpx.HTTPTransport(uds=str(ours.uds))
         with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:
-            answer = client.post("/v1/completions", json=body).json()
+            answers = [client.post("/v1/completions", json=body).json() for body in bodies]
     finally:
         ours.stop()
-    assert [one["text"] for one in answer["choices"]] == [one["text"] for one in theirs["choices"]]
-    assert answer["usage"]["completion_tokens"] == theirs["usage"]["completion_tokens"]
+    texts = [[one["text"] for one in answer["choices"]] for answer in answers]
+    assert texts == [[one["text"] for one in answer["choices"]] for answer in theirs]
+    assert len({tuple(one) for one in texts}) == 3
+    assert [one["usage"]["completion_tokens"] for one in answers] == [
+        one["usage"]["completion_tokens"] for one in theirs
+    ]
 
 
 def test_chat_runs_under_the_system_prompt(caller: httpx.Client, tokenizer: Any) -> None:
@@ -175,7 +167,7 @@ def test_the_build_here_is_told_right() -> None:
         assert is_cpu_build()
 
 
-def test_lm_eval_agrees_with_weights_in_process(vllm: Any, folder: Path, tmp_path: Path) -> None:
+def test_lm_eval_agrees_with_weights_in_process(vllm: Any, long_folder: Path, tmp_path: Path) -> None:
     """Bits of texts within the context to 0.1 %, choices and completions alike: vLLM gets the same token ids."""
     ws = Workspace.create(tmp_path / "ws")
     suite = suite_in(tmp_path / "suite")
@@ -189,9 +181,9 @@ def test_lm_eval_agrees_with_weights_in_process(vllm: Any, folder: Path, tmp_pat
         planned(ws, kpi("exact_match", id="exact", samples=4, data="asked.jsonl"), suite),
     ]
     ws.close()
-    relay = BareEngine(vllm.uds, ExitStack())
+    relay = BareEngine(vllm.uds, ExitStack(), model="tiny")
     found = []
-    for target in (weights(folder), served(relay, folder), served(relay)):
+    for target in (weights(long_folder), served(relay, long_folder), served(relay)):
         (tmp_path / str(len(found))).mkdir()
         asked = instruments[2:] if len(found) == 2 else instruments  # without the tokenizer: completions alone
         with session(tmp_path / str(len(found)), target, instruments) as opened:
