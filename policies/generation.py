@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -188,7 +189,7 @@ class Generation:
             self._choices *= len(request.prompt)
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
-        salt = hashlib.blake2b(self.caller.name.encode(), key=self.front.hash_key, digest_size=16).hexdigest()
+        salt = _salt(self.caller.name, self.front.hash_key)
         body = encode(request, served.engine_model, served.defaults, self._injected({}), salt)
         exchange.note_sampling(request)  # with the candidate's defaults
         return body
@@ -343,6 +344,12 @@ def access_denied(action: str, reasons: tuple[str, ...]) -> Refusal:
     why = " and ".join(f"`{rule}`" for rule in reasons)
     message = f"`{action}` is denied by rule {why}" if reasons else f"no rule permits `{action}` to this caller"
     return Refusal(403, "access_denied", message, rules=reasons)
+
+
+@lru_cache(maxsize=4096)
+def _salt(caller: str, key: bytes) -> str:
+    """Return what separates a caller's prefix cache from that of others."""
+    return hashlib.blake2b(caller.encode(), key=key, digest_size=16).hexdigest()
 
 
 def _fill_middle(request: CompletionRequest, tokens: tuple[str, str, str] | None) -> None:

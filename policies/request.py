@@ -44,7 +44,9 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.*?)`(?: - at `\$\.?(?P<place>.*)`)?$", re.DOTALL)
 _PLACE = re.compile(r" - at `\$\.?(?P<place>.*)`$", re.DOTALL)
 _NEUTRAL = ("logprobs", "top_logprobs")
-_UNUSED = (*WITHOUT_EFFECT, "modalities", "store", "echo", "best_of")
+_UNUSED_CHAT = (*WITHOUT_EFFECT, "modalities", "store")
+_UNUSED_TEXT = (*WITHOUT_EFFECT, "echo", "best_of", "suffix")
+"""What is not sent on; a suffix has become part of the prompt."""
 
 
 def decode(surface: str, body: bytes) -> Asked:
@@ -241,12 +243,10 @@ def encode(
     the callers' prefix caches, so that nobody can time what another has asked.
     """
     request.model = served_name
-    for name in _UNUSED:
-        if getattr(request, name, None) is not None:
+    for name in _UNUSED_CHAT if isinstance(request, ChatRequest) else _UNUSED_TEXT:
+        if getattr(request, name) is not None:
             setattr(request, name, None)
     request.response_format = None  # it was turned into `structured_outputs`
-    if isinstance(request, CompletionRequest):
-        request.suffix = None  # it is part of the prompt
     request.stream_options = StreamOptions(include_usage=True) if request.stream else None
     for name, value in defaults.items():
         if getattr(request, name, value) is None:
