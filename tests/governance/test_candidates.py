@@ -1,12 +1,13 @@
 """Candidates: every part that would serve is in the digest."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from governance import candidates
 from registry.errors import NotFound, Refused, SpecError
-from registry.records import Adapter, Candidate
+from registry.records import Adapter, Candidate, ModelVersion
 
 
 def test_the_same_parts_are_the_same_candidate(ws, add_version):
@@ -125,11 +126,27 @@ def test_an_adapter_is_part_of_the_candidate_and_bound_to_its_base(ws, add_versi
         candidates.create(ws, other.id, adapter="tone", actor="trainer")
 
 
-def test_weights_of_a_candidate_with_an_adapter_are_not_measured_without_it(ws, add_version, tmp_path):
-    from evals.targets import open_weights
-
+def test_the_quantisation_of_the_weights_or_of_their_loading_is_part_of_the_candidate(ws, add_version, tmp_path):
     version = add_version()
-    lora(ws, tmp_path, version.id)
-    tuned = candidates.create(ws, version.id, adapter="tone", actor="trainer")
-    with pytest.raises(Refused, match="cannot load adapters"), open_weights(ws, ws.get(tuned.id, Candidate)):
-        pass
+    plain = candidates.create(ws, version.id, engine="vllm", actor="trainer")
+    loaded = candidates.create(ws, version.id, engine="vllm:fp8", actor="trainer")
+    assert (plain.body["quantisation"], loaded.body["quantisation"]) == ("none", "fp8")
+    assert candidates.difference(ws, plain.id, loaded.id) == ["quantisation"]
+    for engine, asked in (("transformers", "fp8"), ("vllm", "int3")):
+        with pytest.raises(SpecError, match=asked):
+            candidates.create(ws, version.id, engine=f"{engine}:{asked}", actor="trainer")
+
+
+def test_weights_that_are_stored_quantised_are_named_so(ws, add_version, tmp_path):
+    base = add_version()
+    model = ws.get(base.id, ModelVersion)
+    folder = ws.artifacts.checkout(model.manifest, tmp_path / "stored")
+    config = folder / "config.json"
+    config.unlink(missing_ok=True)
+    config.write_text(json.dumps({"quantization_config": {"quant_method": "gptq"}}))
+    stored = ws.register(replace(model, manifest=ws.artifacts.add_tree(folder).id), actor="trainer", name="stored")
+    for engine in ("vllm", "transformers:gptq"):
+        made = candidates.create(ws, stored.id, engine=engine, actor="trainer")
+        assert made.body["quantisation"] == "gptq"
+    with pytest.raises(SpecError, match="stored as gptq"):
+        candidates.create(ws, stored.id, engine="vllm:fp8", actor="trainer")
