@@ -252,7 +252,7 @@ class StreamedAnswer:
             self.ledger.hit(rule_ids(piece))
         if not piece.blocked:
             return False
-        if aborts(piece):
+        if piece.aborts:
             self._aborted.add(index)
         elif self.refusal is None:
             self.refusal = blocked([piece.blocked], "answer")
@@ -310,7 +310,7 @@ def enforce_whole(
             else:
                 piece = enforcer.check_output(text, exempt=exempt if slot.key[1] in MAIN else away)
             ledger.hit(rule_ids(piece))
-            if piece.blocked and not aborts(piece):
+            if piece.blocked and not piece.aborts:
                 return blocked([piece.blocked], "answer")
             slot.put(piece.text)
             if piece.blocked:
@@ -351,11 +351,6 @@ def _is_object(text: str) -> bool:
 def elsewhere(enforcer: Enforcer) -> frozenset[str]:
     """Return the rules about an answer's format: they speak of the answer, not of reasoning or tool arguments."""
     return frozenset(rule.id for rule in enforcer.compiled.output.whole)
-
-
-def aborts(piece: Piece) -> bool:
-    """Say whether a text ends here without an error: its rule's action is `abort`."""
-    return bool(getattr(piece, "aborts", False))
 
 
 def rule_ids(piece: Piece) -> list[str]:

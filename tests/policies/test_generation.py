@@ -293,3 +293,31 @@ def test_the_certified_system_prompt_comes_first(tmp_path: Path) -> None:
     with gateway_running(tmp_path, system_prompt="be brief") as run:
         post(run, chat())
         assert run.engine.requests[0]["messages"] == [{"role": "system", "content": "be brief"}, *ASK]
+
+
+ABORTING = """\
+name: aborting
+rules:
+  - {id: no-orion, kind: terms, side: output, type: deal, terms: [project orion], action: abort}
+"""
+
+
+def test_an_abort_ends_the_answer_as_if_it_were_finished(tmp_path: Path) -> None:
+    with gateway_running(tmp_path, rules=ABORTING) as run:
+        run.engine.script = Script(["well, ", "project ", "orion ", *["more "] * 400], delay=0.005)
+        aborted = run.engine.aborted
+        chunks = list(client(run).chat.completions.create(model="stdlib", messages=ASK, stream=True))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "well, "
+        assert chunks[-1].choices[0].finish_reason == "content_filter"
+        until(lambda: run.engine.aborted == aborted + 1)  # generation stops
+        events = list(client(run).responses.create(model="stdlib", input="a", stream=True))
+        assert events[-1].type == "response.incomplete"
+        assert events[-1].response.incomplete_details.reason == "content_filter"
+        run.engine.script = Script(["well, project orion it is"])
+        choice = client(run).chat.completions.create(model="stdlib", messages=ASK).choices[0]
+        assert (choice.message.content, choice.finish_reason) == ("well, ", "content_filter")
+        answer = client(run).responses.create(model="stdlib", input="a")
+        assert (answer.status, answer.output_text) == ("incomplete", "well, ")
+        assert [(row["status"], row["rules"][-1], row["finish_reason"]) for row in run.decisions(4)] == [
+            (200, "no-orion", "content_filter")
+        ] * 4
