@@ -16,6 +16,8 @@ from policies.spans import Span
 OVERFLOW = "held-text-limit"
 WORK_LIMIT = "work-limit"
 UNRULED = -1
+MOST_REMEMBERED = 256
+"""Texts whose checksum is remembered: hostile texts repeat themselves."""
 FREE_WORK = 400_000
 WORK_PER_CHARACTER = 300
 """Characters that checksums may read in a text of n code points: the first, plus n times the second. More blocks with
@@ -51,12 +53,13 @@ class Stop(NamedTuple):
 class Judge:
     """Decides matches in the order of their ends; remembers a text's topics and what its checksums have cost."""
 
-    __slots__ = ("_active", "_seen", "_side", "_work")
+    __slots__ = ("_active", "_judged", "_seen", "_side", "_work")
 
     def __init__(self, side: CompiledSide, exempt: frozenset[str]) -> None:
         self._side = side
         self._active = side.all_active if not exempt else tuple(rule.id not in exempt for rule in side.rules)
         self._seen: dict[int, set[int]] = {}  # topic rule -> its keywords seen so far
+        self._judged: dict[tuple[str, str], bool] = {}  # what checksums said of the last texts
         self._work = 0
 
     def decide(self, ready: Sequence[Entry], text: str, base: int, before: str) -> tuple[Stop | None, list[Span], int]:
@@ -134,14 +137,15 @@ class Judge:
     def _passing(self, entry: Entry, accept: Accept, rule: RegexRule, reading: _Reading) -> int | None:
         """Return the smallest start, in what the rule reads, from which the checksum holds."""
         text, end, _ = reading.of(entry)
-        first = reading.local_start(entry, accept)
-        if first is None:
+        starts = reading.starts(entry, accept)
+        if not starts:
             return None
+        first = starts[-1]
         # A text without an escape says what it spells: what is read of it again is not counted again.
         counted = entry.strand is None or entry.place - reading.span(entry, first)[0] > end - first
         passed, work = (first if self._passes(rule, text[first:end]) else None), end - first
         if passed is None:
-            for start in reading.starts(entry, accept)[-2::-1]:
+            for start in starts[-2::-1]:
                 work += end - start
                 if self._passes(rule, text[start:end]):
                     passed = start
@@ -150,7 +154,14 @@ class Judge:
         return passed
 
     def _passes(self, rule: RegexRule, text: str) -> bool:
-        return rule.passes(see(text, "lookalike") if rule.view == "lookalike" else text)
+        key = (rule.id, text)
+        passed = self._judged.get(key)
+        if passed is None:
+            if len(self._judged) >= MOST_REMEMBERED:
+                self._judged.clear()
+            passed = rule.passes(see(text, "lookalike") if rule.view == "lookalike" else text)
+            self._judged[key] = passed
+        return passed
 
     def _cover(self, open_ends: dict[tuple[int, int], list[tuple[Entry, Accept]]], reading: _Reading) -> list[Span]:
         """Return the unions of the longest matches that end at each of the ends, branch by branch."""
@@ -199,12 +210,10 @@ class _Reading:
         return start
 
     def starts(self, entry: Entry, accept: Accept) -> list[int]:
-        """Return every start of a match, in its own text, the nearest first."""
+        """Return every start of a match, in its own text, the nearest first; these steps are never taken again."""
         text, end, before = self.of(entry)
         _, part, places = accept
-        found, steps = entry.lane.automaton.starts(text, end, before, places, part)  # type: ignore[union-attr]
-        self.steps += steps
-        return found
+        return entry.lane.automaton.starts(text, end, before, places, part)[0]  # type: ignore[union-attr]
 
     def span(self, entry: Entry, start: int) -> tuple[int, int]:
         """Return a match in its own text as a span of the original."""

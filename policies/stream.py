@@ -22,8 +22,9 @@ MOST_HELD = 262_144
 """Code points a stream may hold; a longer live match or group blocks with the rule id `held-text-limit`."""
 FREE_STEPS = 48
 WAIT_SHARE = 4
-"""After a search for starts that took more than `FREE_STEPS`, a fourth as many characters come in before the next one:
-holding longer is always right, and so a character costs a bounded number of steps."""
+MOST_WAIT = 512
+"""After a search for starts that took more than `FREE_STEPS`, a fourth as many characters come in before the next one,
+`MOST_WAIT` at most: holding longer is always right, and so a character costs a bounded number of steps."""
 
 
 @dataclass(slots=True)
@@ -262,7 +263,7 @@ class HoldBack:
     def _waits(self, steps: int) -> None:
         """After a long search, let some text come in before the next one."""
         if steps > FREE_STEPS:
-            self._later = max(self._later, self._end + steps // WAIT_SHARE)
+            self._later = max(self._later, self._end + min(steps // WAIT_SHARE, MOST_WAIT))
 
     def _take(self, cut: int) -> Piece:
         """Release what lies before a place, with its groups replaced; a group that crosses it is kept back whole."""
