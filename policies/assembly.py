@@ -13,6 +13,7 @@ from policies import fim
 from policies.audit import DecisionLog
 from policies.authorize import ModelState
 from policies.callers import Callers
+from policies.credentials import callers_of
 from policies.desk import Bounds, Front
 from policies.exchange import Served
 from policies.fleet import ENGINE_MODEL, adapter_name, own_version
@@ -43,7 +44,9 @@ def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
 
 
 def callers_for(ws: Workspace, plan: Plan) -> Callers:
-    """Return who may call: the workspace's callers and those of this run."""
+    """Return who may call: the workspace's callers and those of this run; tokens and certificates where it stays."""
+    if plan.operations:
+        return callers_of(ws, plan.extra_callers)
     return Callers(lambda: [*ws.callers(), *plan.extra_callers])
 
 

@@ -1,27 +1,22 @@
-"""What a long-running endpoint has and an evaluation has not: TLS, an admin port, traces, request lines, recordings."""
+"""What a long-running endpoint has and an evaluation has not: an admin port, traces, request lines, recordings."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import ssl
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from policies.desk import Observer
 from policies.listener import Listener, bind
 from policies.metrics import Metrics
 from policies.recording import recorder_of
-from policies.tls import server_context
 from registry.errors import SpecError
 from registry.workspace import Workspace
 
 if TYPE_CHECKING:
     from policies.gateway import Gateway
     from registry.settings import Settings
-
-TLS_FIELDS = frozenset({"cert", "key", "client_ca", "client_required"})
 
 
 def observers_of(ws: Workspace, metrics: Metrics, stack: ExitStack) -> tuple[Observer, ...]:
@@ -40,28 +35,6 @@ def observers_of(ws: Workspace, metrics: Metrics, stack: ExitStack) -> tuple[Obs
         stack.callback(tracing.close)
         found.append(tracing)
     return tuple(found)
-
-
-def tls_of(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context that `[tls]` of hallmark.toml asks for, None without one; paths start at the workspace.
-
-    Raises SpecError or NotFound.
-    """
-    table = settings.tls
-    if not table:
-        return None
-    unknown = sorted(table.keys() - TLS_FIELDS)
-    if unknown:
-        raise SpecError(f"unknown field `{unknown[0]}`", field="tls", hint=f"one of {', '.join(sorted(TLS_FIELDS))}")
-    if not table.get("cert") or not table.get("key"):
-        raise SpecError("`[tls]` needs `cert` and `key`", field="tls", hint="name two PEM files")
-    authority = _path(settings, table, "client_ca") if table.get("client_ca") else None
-    if table.get("client_required") and authority is None:
-        raise SpecError("`client_required` needs `client_ca`", field="tls", hint="name the authorities' certificates")
-    return server_context(
-        _path(settings, table, "cert"), _path(settings, table, "key"), authority,
-        required=bool(table.get("client_required", False)),
-    )  # fmt: skip
 
 
 def admin_socket(settings: Settings, stack: ExitStack) -> socket.socket | None:
@@ -108,7 +81,3 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.addHandler(there)
     root.setLevel(logging.INFO if choice == "json" else logging.WARNING)
-
-
-def _path(settings: Settings, table: Any, name: str) -> Path:
-    return settings.root / str(table[name])

@@ -19,12 +19,13 @@ from policies import proof
 from policies.aside import finish
 from policies.assembly import front_of, own_version
 from policies.child import Endpoint
+from policies.credentials import tls_of
 from policies.desk import Front
 from policies.fleet import Fleet
 from policies.gateway import Gateway
 from policies.listener import Listener, bind, settled_memory, url_of
 from policies.occurrences import Occurrences
-from policies.operations import admin_of, admin_socket, tls_of
+from policies.operations import admin_of, admin_socket
 from policies.plan import UNVERIFIED, Plan, check_plan
 from policies.scratch import claim_scratch
 from policies.signals import Signals
