@@ -30,10 +30,11 @@ _IDENT = re.compile(r"[A-Za-z0-9_.:-]{0,128}")
 
 
 class Ledger:
-    """What was released, channel by channel, and which rules had a say."""
+    """What was released, channel by channel, which rules had a say, and whether one of them ended the answer."""
 
     def __init__(self) -> None:
         self.rules: list[str] = []
+        self.aborted = False
         self.released: dict[Channel, list[str]] = {}
         self.finishes: dict[int, str] = {}
         self.usage: surfaces.Usage | None = None
@@ -254,6 +255,7 @@ class StreamedAnswer:
             return False
         if piece.aborts:
             self._aborted.add(index)
+            self.ledger.aborted = True
         elif self.refusal is None:
             self.refusal = blocked([piece.blocked], "answer")
         return True
@@ -314,7 +316,7 @@ def enforce_whole(
                 return blocked([piece.blocked], "answer")
             slot.put(piece.text)
             if piece.blocked:
-                aborted = True
+                aborted = ledger.aborted = True
                 if isinstance(choice, ChatChoice):
                     choice.message.keep_calls(slot.key[1])
         reason = "content_filter" if aborted else choice.finish_reason

@@ -105,7 +105,8 @@ class Generation:
         if not isinstance(request, EmbeddingsRequest):
             desk = self._find(request.model)
             usual = desk.served.defaults.get("max_tokens") if desk is not None else None
-            self._choices = request.n or 1
+            prompts = getattr(request, "prompt", "")
+            self._choices = (request.n or 1) * (len(prompts) if isinstance(prompts, list) else 1)
             tokens += (request.max_tokens or usual or USUAL_TOKENS) * self._choices
         self._admission = self.front.limits.admit(self.caller, tokens)
 
@@ -185,8 +186,6 @@ class Generation:
                 request.messages.insert(0, Message(role="system", content=served.system_prompt))
         elif request.suffix is not None:
             _fill_middle(request, served.fim)
-        elif isinstance(request.prompt, list):
-            self._choices *= len(request.prompt)
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
         salt = _salt(self.caller.name, self.front.hash_key)
@@ -305,7 +304,9 @@ class Generation:
     def _note(self, ledger: Ledger) -> None:
         if ledger.rules:
             self.exchange.hit(ledger.rules)
-            if self.exchange.action == "allow":
+            if ledger.aborted:
+                self.exchange.action = "abort"
+            elif self.exchange.action == "allow":
                 self.exchange.action = "redact"
 
     # ---- from outside ------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class InputCheck:
         self._desk, self._exchange, self._exempt = desk, exchange, exempt
         self._texts: list[str] = []
         self._stopped: list[str] = []
+        self._changed = False
 
     def check(self, request: Asked, key: bytes) -> None:
         """Mask in place, note size and keyed hash of what arrived; raises Refusal where a rule blocks."""
@@ -41,6 +42,8 @@ class InputCheck:
         self._exchange.note_input(self._texts, key)
         if self._stopped:
             raise blocked(list(dict.fromkeys(self._stopped)), "request")
+        if self._changed:
+            self._refuse_control(request)  # what is left may have joined
 
     async def validate(self, request: Asked, guards: GuardRunner) -> None:
         """Run the validators of the input side over every text; what they replace meets the input rules again."""
@@ -57,11 +60,13 @@ class InputCheck:
             self._exchange.hit([outcome.rule])
             if outcome.action == "block":
                 raise blocked([outcome.rule], "request")
-            self._exchange.action = "redact"
+            self._note_change()
             seen[text] = self._pass(outcome.text)
         if self._stopped:
             raise blocked(list(dict.fromkeys(self._stopped)), "request")
         rewrite(request, lambda text: seen.get(text, text))
+        if self._changed:
+            self._refuse_control(request)
 
     def _refuse_control(self, request: Asked) -> None:
         """Refuse control tokens of the model's tokenizer, wherever in the request they are."""
@@ -72,6 +77,9 @@ class InputCheck:
         for text in hidden_texts(request):
             control.check_text(text)
 
+    def _note_change(self) -> None:
+        self._changed, self._exchange.action = True, "redact"
+
     def _text(self, text: str) -> str:
         self._texts.append(text)
         return self._pass(text)
@@ -81,7 +89,7 @@ class InputCheck:
         if piece.blocked:
             self._stopped.append(piece.blocked)
         elif piece.hits:
-            self._exchange.action = "redact"
+            self._note_change()
         if piece.hits or piece.blocked:
             self._exchange.hit(rule_ids(piece))
         return piece.text
