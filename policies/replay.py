@@ -25,6 +25,7 @@ from policies.compiled import CompiledCache
 from policies.desk import Desk, Front
 from policies.engine import Enforcer
 from policies.exchange import Served
+from policies.fleet import Build, adapter_name
 from policies.gateway import SURFACES, Gateway
 from policies.scratch import claim_scratch, socket_folder
 from policies.upstream import Upstream
@@ -169,7 +170,7 @@ def _decide(
 
 def _served(candidate: Candidate, then: Mapping[str, Any], model: str) -> Served:
     return Served(
-        str(then["endpoint"]), model, assembly.ENGINE_MODEL, str(then["candidate"]), str(then["certificate"]),
+        str(then["endpoint"]), model, adapter_name(candidate.adapter), str(then["candidate"]), str(then["certificate"]),
         candidate.bundle, assembly._system_prompt(candidate), assembly._defaults(candidate),
     )  # fmt: skip
 
@@ -197,14 +198,19 @@ async def _send(gateway: Gateway, path: str, body: bytes, key: str) -> None:
 
 @contextmanager
 def _engine(ws: Workspace, candidate: Candidate, progress: Progress) -> Iterator[Path]:
-    """Yield the socket of the candidate's engine on a verified copy of its weights."""
+    """Yield the socket of the candidate's engine on a verified copy of its weights and adapter."""
     from policies import engines
 
     with claim_scratch(ws.work("serve")) as scratch, socket_folder() as sockets:
         weights = ws.artifacts.checkout(candidate.weights, scratch / "weights")
+        adapters = {}
+        if candidate.adapter != "none":
+            folder = ws.artifacts.checkout(candidate.adapter, scratch / "adapter")
+            adapters[adapter_name(candidate.adapter)] = folder
+        build = Build(candidate.engine, candidate.engine_version, candidate.weights, candidate.quantisation)
         handle = engines.start(
             candidate.engine, weights, sockets / "engine.sock", served_name=assembly.ENGINE_MODEL,
-            log=ws.work("logs") / "engine-replay.log",
+            log=ws.work("logs") / "engine-replay.log", options=build.start_options(adapters),
         )  # fmt: skip
         try:
             handle.wait_ready(assembly.READY_SECONDS, progress)

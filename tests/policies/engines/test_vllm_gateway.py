@@ -151,7 +151,7 @@ def test_tool_calls_are_named_required_and_read_from_the_text(endpoint: Endpoint
     client = endpoint.client()
     for choice in (NAMED, "required"):
         asked: dict[str, Any] = {"model": "base", "messages": MESSAGES, "tools": TOOLS, "tool_choice": choice,
-                                 "max_tokens": 150, "temperature": 0}  # fmt: skip
+                                 "parallel_tool_calls": False, "max_tokens": 150, "temperature": 0}  # fmt: skip
         (call,) = client.chat.completions.create(**asked).choices[0].message.tool_calls or ()
         assert call.function.name == "weather"
         assert json.loads(call.function.arguments)["city"] in {"Oslo", "Rome"}
@@ -163,6 +163,11 @@ def test_tool_calls_are_named_required_and_read_from_the_text(endpoint: Endpoint
             if piece.function
         )
         assert json.loads(streamed)["city"] in {"Oslo", "Rome"}
+    written = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
+    choice = endpoint.post("chat/completions", model="base", messages=MESSAGES, tools=TOOLS, max_tokens=150,
+                           structured_outputs={"choice": [written]}).json()["choices"][0]  # fmt: skip
+    assert choice["finish_reason"] == "tool_calls"
+    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) == {"city": "Rome"}
 
 
 def test_structured_outputs_hold_their_form(endpoint: Endpoint) -> None:
