@@ -101,8 +101,20 @@ class Automaton:
         `before` is the character before `text`, empty at the start. `part` counts the characters that `text[end - 1]`
         is on the view to read, when a match ends inside of it.
         """
-        found = self.starts(text, end, before, places, part)
-        return (found[0][-1] if found[0] else None), found[1]
+        found: int | None = None
+        state, place = self.before(places), end
+        if part is not None:
+            place -= 1
+            char = text[place]
+            state = self.retreat(places, char, part)
+            if state.plain or (state.edge and is_word(text[place - 1] if place else before) != is_word(char)):
+                found = place
+        while place > 0 and state.places:
+            place -= 1
+            state = state[text[place]]
+            if state.plain or (state.edge and is_word(text[place - 1] if place else before) != is_word(text[place])):
+                found = place
+        return found, end - place
 
     def starts(
         self, text: str, end: int, before: str, places: Places, part: int | None = None

@@ -9,7 +9,7 @@ comes from the original characters that carry a bit of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from policies.closure import Accept, Automaton, Forward
 from policies.pattern import Branch, Chars, Choice, Node, Repeat, Series, lengths
@@ -237,54 +237,114 @@ class Runs:
 
 
 class RunReader:
-    """The runs of one coding in one stream: the end of a short one as text, a long one as strands."""
+    """The runs of all codings in one stream: short ones as text, long ones as strands.
 
-    __slots__ = ("_run", "_runs", "strands")
+    A run of one coding may lie inside of a run of another (hex in base64): each has its own `_Run`, but as long as what
+    came in is too short for a match of any, one look at the end of the text serves all.
+    """
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs, self._run = runs, ""
-        self.strands: list[Strand] = []
+    __slots__ = ("_open", "_short", "_tail", "_watch")
 
-    def take(self, delta: str, place: int) -> list[tuple[Strand, list[Entry]]]:
-        """Take in more text, which begins at `place` of the original; return where matches end."""
-        runs = self._runs
-        if not self.strands:
-            known = self._run + delta
-            if len(known) < runs.least or runs.long_run.search(known) is None:
-                self._run = known[len(known.rstrip(runs.alphabet)) :]
+    def __init__(self, watch: RunWatch) -> None:
+        self._watch, self._tail, self._short = watch, "", True
+        self._open = [_Run(runs) for runs in watch.all]
+
+    def take(self, delta: str, place: int) -> list[tuple[int, Strand, list[Entry]]]:
+        """Take in more text, which begins at `place` of the original; return (coding's number, strand, its matches)."""
+        watch = self._watch
+        if self._short:
+            known = self._tail + delta
+            if len(known) < watch.least or watch.any_long.search(known) is None:
+                self._tail = known[len(known.rstrip(watch.alphabet)) :]
                 return []
-        return self._take_long(delta, place)
+            for run in self._open:
+                run.begin(self._tail)
+            self._short = False
+        found = [
+            (number, strand, entries)
+            for number, run in enumerate(self._open)
+            for strand, entries in run.take(delta, place)
+        ]
+        if not any(run.strands for run in self._open):
+            self._short = True
+            self._tail = max((run.tail for run in self._open), key=len)
+        return found
 
     def held(self) -> int:
         """Return how many characters at the end may be part of a decoded match that begins with them."""
-        return 1 if self.strands else self._runs.held(self._run)
+        if self._short:
+            return self._watch.held(self._tail)
+        return max(run.held() for run in self._open)
+
+    def strands(self) -> list[Strand]:
+        """Return the strands that go on."""
+        return [] if self._short else [strand for run in self._open for strand in run.strands]
 
     def finish(self) -> None:
         """Take note that the text ends here."""
-        for strand in self.strands:
+        for strand in self.strands():
             strand.ended = True
 
-    def _take_long(self, delta: str, place: int) -> list[tuple[Strand, list[Entry]]]:
+
+class RunWatch:
+    """What the codings of one side have in common: the shortest run that any can match in, and what short ones hold."""
+
+    def __init__(self, codings: Sequence[Runs]) -> None:
+        self.all = tuple(codings)
+        self.least = min(runs.least for runs in codings)
+        self.alphabet = max((runs.alphabet for runs in codings), key=len)
+        self.any_long = re.compile("|".join(f"(?:{runs.long_run.pattern})" for runs in codings))
+        self._held: dict[str, int] = {"": 0}
+
+    def held(self, tail: str) -> int:
+        """Return how many characters at the end of a short run a longer one may still make part of a match."""
+        found = self._held.get(tail)
+        if found is None:
+            found = max(runs.held(tail[len(tail.rstrip(runs.alphabet)) :]) for runs in self.all)
+            if len(self._held) < _MOST_REMEMBERED:
+                self._held[tail] = found
+        return found
+
+
+class _Run:
+    """The run of one coding at the end of a stream: `tail` while it is short, `strands` once it is long."""
+
+    __slots__ = ("_runs", "strands", "tail")
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs, self.tail = runs, ""
+        self.strands: list[Strand] = []
+
+    def begin(self, tail: str) -> None:
+        """Start from the end of a short run, of whatever coding."""
+        self.tail = tail[len(tail.rstrip(self._runs.alphabet)) :]
+
+    def held(self) -> int:
+        """Return how many characters at the end may be part of a decoded match that begins with them."""
+        return 1 if self.strands else self._runs.held(self.tail)
+
+    def take(self, delta: str, place: int) -> list[tuple[Strand, list[Entry]]]:
+        """Take in more text; return where matches end."""
         runs, out, at = self._runs, [], 0
-        while at < len(delta) or self._run:
+        while at < len(delta) or self.tail:
             if self.strands:
                 stop = runs.stretch.match(delta, at).end()  # type: ignore[union-attr]
                 out += [(strand, strand.feed(delta[at:stop])) for strand in self.strands]
                 at = stop
                 if stop == len(delta):
                     break
-                self.finish()
+                for strand in self.strands:
+                    strand.ended = True
                 self.strands = []
-            found = runs.long_run.search(self._run + delta[at:])
+            known = self.tail + delta[at:]
+            found = runs.long_run.search(known)
             if found is None:
-                known = self._run + delta[at:]
-                self._run = known[len(known.rstrip(runs.alphabet)) :]
+                self.tail = known[len(known.rstrip(runs.alphabet)) :]
                 break
-            start = place + at - len(self._run) + found.start()
-            stop = at - len(self._run) + found.end()
-            opened = runs.strands(start, found[0])
+            before = at - len(self.tail)
+            opened = runs.strands(place + before + found.start(), found[0])
             out += opened
-            self.strands, self._run, at = [strand for strand, _ in opened], "", stop
+            self.strands, self.tail, at = [strand for strand, _ in opened], "", before + found.end()
         return out
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policies.closure import Automaton
-from policies.codings import Runs, as_ascii
+from policies.codings import Runs, RunWatch, as_ascii
 from policies.compiled import CompiledCache
 from policies.normalize import VIEWS
 from policies.pattern import Branch, Chars, Choice, Node, Series
@@ -228,18 +228,19 @@ class Scanner:
 
 @dataclass(frozen=True, slots=True)
 class CompiledSide:
-    """What is enforced on one side: span rules by lanes, the shortest length limit, and rules on the whole text."""
+    """What is enforced on one side: span rules by lanes, length limits, and rules on the whole text."""
 
     rules: tuple[AnyRule, ...]
     lane: Lane | None
     """What reads the text itself, on every view."""
     coded: tuple[Lane, ...]
     url: Lane | None
+    watch: RunWatch | None
     untils: Mapping[int, Automaton]
     """Rule number -> what ends the part that it drops."""
     scanner: Scanner | None
-    limit: tuple[int, int] | None
-    """(rule number, code points)."""
+    limits: tuple[tuple[int, int], ...]
+    """(rule number, code points), the shortest first."""
     whole: tuple[JsonSchemaRule | FormatRule | LanguageRule, ...]
     guards: tuple[GuardrailsRule | PythonRule, ...]
     all_active: tuple[bool, ...]
@@ -247,9 +248,13 @@ class CompiledSide:
     def look(self, text: str) -> Found | None:
         """Return what of a text can hold a match of a span rule or of the length limit; None where nothing can."""
         found = self.scanner.look(text) if self.scanner is not None else None
-        if found is None and self.limit is not None and len(text) > self.limit[1]:
+        if found is None and self.limits and len(text) > self.limits[0][1]:
             return Found([], [], False)
         return found
+
+    def limit(self, exempt: frozenset[str]) -> tuple[int, int] | None:
+        """Return the shortest length limit that is not exempt: (rule number, code points)."""
+        return next((limit for limit in self.limits if self.rules[limit[0]].id not in exempt), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +282,10 @@ def compile_side(
         lane=None,
         coded=(),
         url=None,
+        watch=None,
         untils={},
         scanner=None,
-        limit=(min(limits)[1], min(limits)[0]) if limits else None,
+        limits=tuple((number, characters) for characters, number in sorted(limits)),
         whole=tuple(rule for rule in here if isinstance(rule, JsonSchemaRule | FormatRule | LanguageRule)),
         guards=tuple(rule for rule in here if isinstance(rule, GuardrailsRule | PythonRule)),
         all_active=(True,) * len(here),
@@ -305,6 +311,7 @@ def _sharing(side: CompiledSide, like: CompiledSide, numbers: Sequence[int]) -> 
         lane=mine(like.lane) if like.lane is not None else None,
         coded=tuple(mine(lane) for lane in like.coded),
         url=mine(like.url) if like.url is not None else None,
+        watch=like.watch,
         untils={known[number]: automaton for number, automaton in like.untils.items()},
         scanner=like.scanner,
     )
@@ -335,7 +342,8 @@ def _with_lanes(side: CompiledSide, spans: Sequence[tuple[int, SpanRule]], cache
         if isinstance(rule, RegexRule) and rule.until is not None
     }
     scanner = Scanner(lane, coded, url, views, cache)
-    return replace(side, lane=lane, coded=tuple(coded), url=url, untils=untils, scanner=scanner)
+    watch = RunWatch([each.runs for each in coded if each.runs is not None]) if coded else None
+    return replace(side, lane=lane, coded=tuple(coded), url=url, watch=watch, untils=untils, scanner=scanner)
 
 
 def _lane(rows: Sequence[tuple[Branch, int, int]], views: Sequence[str]) -> Lane:

@@ -48,13 +48,14 @@ class HoldBack:
 
     __slots__ = (
         "_asleep", "_base", "_before", "_closed", "_drop", "_end", "_judge", "_later", "_limit", "_limited", "_pending",
-        "_readers", "_side", "_spans", "_state", "_text", "_url",
+        "_runs", "_side", "_spans", "_state", "_text", "_url",
     )  # fmt: skip
 
     def __init__(self, side: CompiledSide, exempt: frozenset[str] = frozenset()) -> None:
         self._side = side
         self._judge = Judge(side, exempt)
-        self._limit = side.limit[1] if side.limit and side.rules[side.limit[0]].id not in exempt else None
+        limit = side.limit(exempt)
+        self._limit = limit[1] if limit else None
         self._spans = Spans()
         self._drop: Drop | None = None
         self._later = 0  # no search for starts before the text ends there
@@ -67,7 +68,7 @@ class HoldBack:
         self._base = self._end = self._asleep = place  # offsets of the held text, of its end, of where `_url` stopped
         self._text, self._before, self._limited = "", before, False
         self._state = side.lane.automaton.enter(before) if side.lane is not None else None
-        self._readers = [(lane, RunReader(lane.runs)) for lane in side.coded if lane.runs is not None]
+        self._runs = RunReader(side.watch) if side.watch is not None else None
         self._url: UrlStrand | None = None
         self._pending: list[Entry] = []
 
@@ -136,9 +137,9 @@ class HoldBack:
                 if state.accepts:
                     self._pending.append(Entry(place, side.lane, None, place, state.accepts))
             self._state = state
-        for lane, reader in self._readers:
-            for strand, entries in reader.take(delta, start):
-                self._note(lane, strand, entries)
+        if self._runs is not None:
+            for number, strand, entries in self._runs.take(delta, start):
+                self._note(side.coded[number], strand, entries)
         if side.url is not None and (self._url is not None or "%" in delta):
             self._take_escaped(side.url, delta, start)
         self._text += delta
@@ -198,8 +199,8 @@ class HoldBack:
     def _settle(self, *, final: bool) -> tuple[Piece, str | None]:
         """Decide what can be, release what may be; return with it the text that follows where dropping began."""
         if final:
-            for _, reader in self._readers:
-                reader.finish()
+            if self._runs is not None:
+                self._runs.finish()
             if self._url is not None and self._side.url is not None:
                 self._note(self._side.url, self._url, self._url.finish())
         ready = self._ready(final)
@@ -237,12 +238,11 @@ class HoldBack:
         if state is not None and state.live:
             start, taken = state.automaton.leftmost(text, len(text), self._before, state.places)
             cut = cut if start is None else base + start
-        for _, reader in self._readers:
-            if held := reader.held():
-                cut = min(cut, end - held)
-                for strand in reader.strands:
-                    start, steps = strand.earliest()
-                    cut, taken = cut if start is None else min(cut, start), taken + steps
+        if self._runs is not None and (held := self._runs.held()):
+            cut = min(cut, end - held)
+            for strand in self._runs.strands():
+                start, steps = strand.earliest()
+                cut, taken = cut if start is None else min(cut, start), taken + steps
         if self._url is not None:
             cut, steps = self._earliest_escaped(self._url, cut)
             taken += steps
@@ -276,8 +276,8 @@ class HoldBack:
             return NOTHING
         released = text[:size]
         self._base, self._text, self._before = cut, text[size:], text[size - 1]
-        for _, reader in self._readers:
-            for strand in reader.strands:
+        if self._runs is not None:
+            for strand in self._runs.strands():
                 strand.forget(cut)
         if self._url is not None:
             self._url.forget(cut)
