@@ -122,6 +122,11 @@ class StreamedAnswer:
         self._quick: dict[int, tuple[Callable[[str], Piece], list[str]]] = {}
         self._created = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether every choice that has begun is over."""
+        return bool(self._choices) and not self._choices - self.ledger.finishes.keys()
+
     def feed(self, payloads: Sequence[bytes]) -> bytes:
         """Return the events to send for these payloads.
 

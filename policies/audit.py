@@ -124,7 +124,11 @@ class DecisionLog:
         if not batch:
             return True
         try:
-            self._append([(entry.kind, entry.subject, entry.body, self._actor) for entry in self._thin(batch)])
+            records = [(entry.kind, entry.subject, entry.body, self._actor) for entry in self._thin(batch)]
+            try:
+                self._append(records)
+            except TypeError:  # no JSON: a name with half a surrogate pair must not stop the log
+                self._append([(kind, subject, _writable(body), actor) for kind, subject, body, actor in records])
         except Exception:
             log.exception("cannot write %s decisions", len(batch))
             self._failed = True
@@ -166,6 +170,15 @@ class DecisionLog:
             return self._write()
         self._closing.wait(RETRY_SECONDS)
         return True
+
+
+def _writable(value: Any) -> Any:
+    """Return plain data with what UTF-8 cannot write replaced by `?`."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:

@@ -37,8 +37,8 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         self.deadline = math.inf
         self._extensions: dict[str, Any] = {"hallmark.connection": self}
         self._leave: Callable[[], None] | None = None
-        self._heading = self._receiving = False
-        self._raw = 0
+        self._heading = self._receiving = self._ended = False
+        self._raw = self._fresh = 0
 
     # ---- what the application may ask --------------------------------------------------------------------------
 
@@ -84,8 +84,10 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Parse, within the limits of heads and bodies."""
-        if self.parser is None:  # refused before: what still arrives is not read
+        if self._ended:
             return
+        if not (self._heading or self._receiving):
+            self._fresh = len(data)  # the next message begins with this data
         self._raw += len(data)
         super().data_received(data)
         if self._heading:
@@ -112,7 +114,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._heading, self._raw = True, 0
+        self._heading, self._raw, self._fresh = True, self._fresh, 0
         self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
@@ -160,6 +162,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     def abort(self) -> None:
         """Close at once."""
+        self._ended = True
         self.edge.forget(self)
         self.deadline = math.inf
         self.transport.abort()
@@ -173,6 +176,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             self._answer(status, code, message)
 
     def _answer(self, status: int, code: str, message: str) -> None:
+        self._ended = True
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = msgspec.json.encode({"error": error if status < 500 else {**error, "type": "service_unavailable_error"}})
         head = (

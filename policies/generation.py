@@ -223,13 +223,14 @@ class Generation:
         self.exchange.ledger = streamed.ledger
         rest, out = b"", b""
         while not streamed.done:
-            if out:
+            if out and not streamed.ended:  # the last words wait for the outcome, as the end mark does
                 yield out
+                out = b""
             data = await call.chunk()
             if not data:
                 raise UpstreamBroken("the engine ended a stream without its end mark")
             payloads, rest = _split(rest + data if rest else data)
-            out = streamed.feed(payloads)
+            out += streamed.feed(payloads)
             if streamed.ledger.rules:
                 self._note(streamed.ledger)
             if streamed.refusal is not None:

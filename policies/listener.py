@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import ipaddress
@@ -11,7 +12,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from policies.edge import Edge
@@ -77,6 +78,7 @@ def settled_memory() -> Iterator[None]:
     """Enter once everything long-lived is loaded: the collector then looks at requests only, and less often."""
     before = gc.get_threshold()
     gc.collect()
+    _trim()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
     try:
@@ -84,6 +86,12 @@ def settled_memory() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can: compiling rules leaves much of it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Listener:
