@@ -112,7 +112,7 @@ def test_scanning_gives_actions_and_spans_in_code_points() -> None:
             "spans": [{"start": 2, "end": 22, "type": "aws_access_key", "rule": "aws-access-key"}],
         },
         {"id": "two", "action": "pass", "spans": []},
-        {"id": 3, "action": "block", "spans": [{"start": 0, "end": 27, "type": "private_key", "rule": "private-key"}]},
+        {"id": 3, "action": "redact", "spans": [{"start": 0, "end": 27, "type": "private_key", "rule": "private-key"}]},
     ]
 
 
