@@ -53,10 +53,11 @@ class Stop(NamedTuple):
 class Judge:
     """Decides matches in the order of their ends; remembers a text's topics and what its checksums have cost."""
 
-    __slots__ = ("_active", "_judged", "_seen", "_side", "_work")
+    __slots__ = ("_active", "_judged", "_limit", "_seen", "_side", "_work")
 
     def __init__(self, side: CompiledSide, exempt: frozenset[str]) -> None:
         self._side = side
+        self._limit = (side.limit(exempt) or (UNRULED, 0))[0]
         self._active = side.all_active if not exempt else tuple(rule.id not in exempt for rule in side.rules)
         self._seen: dict[int, set[int]] = {}  # topic rule -> its keywords seen so far
         self._judged: dict[tuple[str, str], bool] = {}  # what checksums said of the last texts
@@ -99,7 +100,7 @@ class Judge:
         """Sort the matches of one entry: into spans, into ends whose start is found later, and stops, returned."""
         lane, rules = entry.lane, self._side.rules
         if lane is None:
-            number = self._side.limit[0]  # type: ignore[index]
+            number = self._limit
             return [Stop(entry.place - 1, number, entry.place, number, rules[number].id)]
         stops = []
         for accept in entry.accepts:
