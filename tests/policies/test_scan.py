@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from policies.compiled import CompiledCache
 from policies.pattern import parse
+from policies.prefilter import Prefilter, expression
 from policies.rules import SpanRule
-from policies.scan import Prefilter, compile_side, expression
+from policies.scan import compile_side
 from registry.errors import SpecError
 from tests.policies.enforcing import model_matches, rules_of
 
