@@ -140,7 +140,10 @@ class StreamedAnswer:
                     raise UpstreamBroken("the engine ended a stream in the middle of a choice")
                 self.done = True
                 break
-            out.append(self._events(payload))
+            written = self._events(payload)
+            if len(payloads) == 1:
+                return written
+            out.append(written)
             if self.refusal is not None or self.cut:
                 break
         return b"".join(out)
@@ -169,19 +172,21 @@ class StreamedAnswer:
         if chunk.usage is not None:
             self.ledger.count(chunk.usage)
         choices = chunk.choices
-        if len(choices) == 1:
-            choice = choices[0]
-            known = self._quick.get(choice.index)
-            text = choice.only_text() if known is not None else ""
-            if known is not None and text:
-                piece = known[0](text)
-                if not piece.hits and piece.blocked is None:
-                    if not piece.text:
-                        return b""
-                    known[1].append(piece.text)
-                    return self._frames.quick(choice.index, piece.text)
-                return self._slowly(chunk.created, [choice], piece)
-        return self._slowly(chunk.created, choices, None)
+        if len(choices) != 1:
+            return self._slowly(chunk.created, choices, None)
+        choice = choices[0]
+        known = self._quick.get(choice.index)
+        text = choice.only_text() if known is not None else ""
+        if known is None or not text:
+            return self._slowly(chunk.created, choices, None)
+        piece = known[0](text)
+        if piece.hits or piece.blocked is not None:
+            return self._slowly(chunk.created, choices, piece)
+        released = piece.text
+        if not released:
+            return b""
+        known[1].append(released)
+        return self._frames.quick(choice.index, released)
 
     def _slowly(self, created: int, choices: Sequence[ChunkChoice | TextChoice], first: Piece | None) -> bytes:
         """Return the event of a chunk of any shape; `first` is what its first text came to, where it is known."""
