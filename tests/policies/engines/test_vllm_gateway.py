@@ -149,20 +149,22 @@ def test_each_adapter_answers_in_its_own_words_under_its_own_certificate(endpoin
 
 def test_tool_calls_are_named_required_and_read_from_the_text(endpoint: Endpoint) -> None:
     client = endpoint.client()
+    asked: dict[str, Any] = {"model": "base", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 60, "temperature": 0}
+    (call,) = client.chat.completions.create(**asked, tool_choice=NAMED).choices[0].message.tool_calls or ()
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in {"Oslo", "Rome"}
     for choice in (NAMED, "required"):
-        asked: dict[str, Any] = {"model": "base", "messages": MESSAGES, "tools": TOOLS, "tool_choice": choice,
-                                 "parallel_tool_calls": False, "max_tokens": 150, "temperature": 0}  # fmt: skip
-        (call,) = client.chat.completions.create(**asked).choices[0].message.tool_calls or ()
-        assert call.function.name == "weather"
-        assert json.loads(call.function.arguments)["city"] in {"Oslo", "Rome"}
-        streamed = "".join(
-            piece.function.arguments or ""
-            for chunk in client.chat.completions.create(**asked, stream=True)
+        pieces = [
+            piece.function
+            for chunk in client.chat.completions.create(**asked, tool_choice=choice, stream=True)
             for one in chunk.choices
             for piece in one.delta.tool_calls or ()
             if piece.function
-        )
-        assert json.loads(streamed)["city"] in {"Oslo", "Rome"}
+        ]
+        assert [piece.name for piece in pieces if piece.name] == ["weather"]
+        arguments = "".join(piece.arguments or "" for piece in pieces)
+        # vLLM's schema of a required call has room for more keys, which a random model fills without end.
+        assert arguments.startswith(('{"city":"Oslo","days":', '{"city":"Rome","days":'))
     written = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
     choice = endpoint.post("chat/completions", model="base", messages=MESSAGES, tools=TOOLS, max_tokens=150,
                            structured_outputs={"choice": [written]}).json()["choices"][0]  # fmt: skip
@@ -226,7 +228,7 @@ def test_a_caller_who_leaves_stops_the_generation(endpoint: Endpoint) -> None:
 
 def test_callers_do_not_share_a_prefix_cache(endpoint: Endpoint) -> None:
     """The engine computes again what another caller has asked, and only that."""
-    prompt = " ".join(f"word{number}" for number in range(150))
+    prompt = f"{time.time()} " + " ".join(f"word{number}" for number in range(150))
 
     def hits(name: str) -> float:
         before = endpoint.metric("prefix_cache_hits_total")
