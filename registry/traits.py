@@ -31,7 +31,7 @@ _BORDERS = (
 _STARTS = np.asarray([start for start, _ in _BORDERS], dtype=np.uint32)
 _NAMES = ("", *(name for _, name in _BORDERS))
 _SMALL = 2048
-_PLACES: np.ndarray[Any, Any] = np.searchsorted(_STARTS, np.arange(_SMALL, dtype=np.uint32), side="right")
+_PLACES: Any = np.searchsorted(_STARTS, np.arange(_SMALL, dtype=np.uint32), side="right")
 """The place in `_NAMES` of each of the first code points."""
 _HIGHEST = 3 if sys.byteorder == "little" else 0
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, DIMENSIONS).astype(np.float64)

@@ -139,7 +139,7 @@ def test_every_decided_request_is_one_line_without_content(run: Running, written
 
 def test_an_exception_is_told_by_type_and_place_not_by_its_message(written: io.StringIO) -> None:
     try:
-        raise ValueError("the caller said: my password is hunter2")
+        int("the caller said: my password is hunter2")
     except ValueError:
         lines.log.exception("request %s failed", "hr-1")
     line = json.loads(written.getvalue())
