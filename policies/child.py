@@ -84,7 +84,7 @@ class Endpoint:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the child: `python -P -m policies.serve --workspace W (--permit P | --alias A) --report FILE`."""
-    from policies.assembly import Plan
+    from policies.plan import Plan, Upkeep
     from policies.serve import run
 
     parser = argparse.ArgumentParser(prog="policies.serve")
@@ -103,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = Plan(
         chosen.alias, chosen.permit, chosen.engine, chosen.host, chosen.port,
         "strict" if chosen.strict else "group", tuple(told.get("callers", ())), told.get("engine_options", {}),
+        upkeep=Upkeep(**told.get("upkeep", {})),
     )  # fmt: skip
     ws = None
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -89,16 +91,19 @@ class Supervisor:
     async def _lost(self) -> str:
         """Return why the engine counts as gone, once it does."""
         probed = steady_now()
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if not self.engine.alive():
-                return "it ended"
-            if steady_now() - probed < self._upkeep.probe_s:
-                continue
-            if not await self._answers():
-                late = f"it did not answer within {self._upkeep.probe_deadline_s:g} s"
-                return late if self.engine.alive() else "it ended"
-            probed = steady_now()
+        with exit_of(getattr(self.engine, "pid", 0)) as ended:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await ended.wait()
+                if not self.engine.alive():
+                    return "it ended"
+                if steady_now() - probed < self._upkeep.probe_s:
+                    continue
+                if not await self._answers():
+                    late = f"it did not answer within {self._upkeep.probe_deadline_s:g} s"
+                    return late if self.engine.alive() else "it ended"
+                probed = steady_now()
 
     async def _answers(self) -> bool:
         """Say whether the engine answers a probe before the deadline, or at least has not ended until then."""
@@ -155,6 +160,30 @@ class Supervisor:
                     await self._again.wait()
             except TimeoutError:
                 continue
+
+
+@contextlib.contextmanager
+def exit_of(pid: int) -> Iterator[asyncio.Event]:
+    """Yield an event that is set the moment a process ends; never for 0, or where the kernel does not tell."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(pid) if pid else None
+    except OSError:
+        descriptor = None
+    if descriptor is None:
+        yield ended
+        return
+
+    def note() -> None:
+        loop.remove_reader(descriptor)
+        ended.set()
+
+    loop.add_reader(descriptor, note)
+    try:
+        yield ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def pause_seconds(upkeep: Upkeep, failures: int, chance: float) -> float:

@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import serve, supervisor
 from policies.plan import Plan, Upkeep
-from policies.supervisor import Supervisor, pause_seconds, probe
+from policies.steady import steady_now
+from policies.supervisor import Supervisor, exit_of, pause_seconds, probe
 from registry.errors import EngineFailure
 from registry.records import Asset
 from registry.workspace import Workspace
@@ -170,6 +172,24 @@ def test_a_probe_is_a_real_question(tmp_path: Path) -> None:
         engine.script = Script(raw=b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
         assert not asyncio.run(probe(engine.uds))
     assert not asyncio.run(probe(engine.uds))
+
+
+def test_the_end_of_a_process_is_known_at_once() -> None:
+    async def main() -> float:
+        child = await asyncio.create_subprocess_exec("sleep", "60")
+        with exit_of(child.pid) as ended:
+            await asyncio.sleep(0.05)
+            assert not ended.is_set()
+            child.kill()
+            begun = steady_now()
+            await asyncio.wait_for(ended.wait(), 5)
+            took = steady_now() - begun
+        await child.wait()
+        return took
+
+    for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            assert runner.run(main()) < 1
 
 
 # ---- at the endpoint ---------------------------------------------------------------------------------------------
