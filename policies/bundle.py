@@ -6,7 +6,7 @@ Loading is the gate: rules outside of the language, or access rules that do not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from policies.authorize import ACTIONS, Authorizer, Caller, ModelState
 from policies.compiled import CompiledCache
 from policies.engine import Enforcer, Piece
 from policies.rules import AnyRule, CodeRule, SpanRule
-from policies.scan import CompiledBundle, compile_side
+from policies.scan import CompiledBundle, CompiledSide, compile_side
 from policies.stream import placeholder
 from registry.access import CedarPolicies
 from registry.errors import NotFound, SpecError, UnknownName
@@ -25,7 +25,7 @@ from registry.specs import Spec
 from registry.specs import load as load_spec
 
 SIDES = ("input", "output")
-_STRENGTH = {"block": 3, "redact": 2, "mask": 1}
+_STRENGTH = {"block": 4, "abort": 3, "redact": 2, "mask": 1}
 
 
 class BundleSpec(Spec):
@@ -101,9 +101,9 @@ def check(folder: Path) -> list[str]:
     return [f"rule `{hit}` matches the placeholder of rule `{rule.id}`: rename its type" for rule, hit in found]
 
 
-def placeholder_hits(bundle: Bundle) -> list[tuple[SpanRule, str]]:
+def placeholder_hits(bundle: Bundle, enforcer: Enforcer | None = None) -> list[tuple[SpanRule, str]]:
     """Return (redacting rule, id of a rule that matches its placeholder): what is released would be found again."""
-    enforcer = Enforcer(compile_bundle(bundle))
+    enforcer = enforcer or Enforcer(compile_bundle(bundle))
     return [
         (rule, hit.rule)
         for rule in bundle.spec.rules
@@ -120,7 +120,7 @@ class PolicyTest(pydantic.BaseModel):
     side: Literal["input", "output"] = "output"
     surface: Literal["chat", "completions"] = "chat"
     text: str
-    action: Literal["pass", "mask", "redact", "block"]
+    action: Literal["pass", "mask", "redact", "abort", "block"]
     """The strongest action taken."""
     released: str | None = None
     rules: list[str] | None = None
@@ -178,10 +178,7 @@ def scan_texts(compiled: CompiledBundle, records: Iterable[Mapping[str, Any]], s
 
     Rules that need the guard worker are not run.
     """
-    if side not in SIDES:
-        raise UnknownName("side", side, SIDES)
-    enforcer = Enforcer(compiled)
-    examine = enforcer.check_input if side == "input" else enforcer.check_output
+    examine, _ = side_check(compiled, side)
     for number, record in enumerate(records, 1):
         text = record.get("text")
         if "id" not in record or not isinstance(text, str):
@@ -191,10 +188,18 @@ def scan_texts(compiled: CompiledBundle, records: Iterable[Mapping[str, Any]], s
         yield {"id": record["id"], "action": action_of(piece), "spans": spans}
 
 
+def side_check(compiled: CompiledBundle, side: str) -> tuple[Callable[[str], Piece], CompiledSide]:
+    """Return the check of whole texts on a side, `input` or `output`, and what is compiled for it."""
+    if side not in SIDES:
+        raise UnknownName("side", side, SIDES)
+    enforcer = Enforcer(compiled)
+    return (enforcer.check_input, compiled.input) if side == "input" else (enforcer.check_output, compiled.output)
+
+
 def action_of(piece: Piece) -> str:
-    """Return the strongest action taken on a text: `block`, `redact`, `mask` or `pass`."""
+    """Return the strongest action taken on a text: `block`, `abort`, `redact`, `mask` or `pass`."""
     if piece.blocked is not None:
-        return "block"
+        return "abort" if piece.aborts else "block"
     return max((hit.action for hit in piece.hits), key=lambda action: _STRENGTH[action], default="pass")
 
 

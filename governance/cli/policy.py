@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,20 @@ def scan(session: Session, bundle: Path, path: Path, side: str) -> None:
 
     Example: hallmark policy scan specs/policy --file texts.jsonl --side output
     """
+    from contextlib import ExitStack
+
+    from policies import bulk
     from policies import bundle as room
+    from registry.errors import NotFound
 
     compiled = room.compile_bundle(room.load(bundle))
-    for found in room.scan_texts(compiled, _records(path), side):
-        click.echo(json.dumps(found, ensure_ascii=False))
+    with ExitStack() as stack:
+        try:
+            lines = stack.enter_context(bulk.lines_of(path))
+        except OSError as error:
+            raise NotFound(f"cannot read `{path}`: {error.strerror}", hint="check the path") from None
+        for found in bulk.scan_lines(compiled, lines, side, file=str(path)):
+            sys.stdout.buffer.write(found + b"\n")
 
 
 @policy.command("targets")
