@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from registry.access import AccessDecision, CedarPolicies
+from registry.errors import SpecError
 
 if TYPE_CHECKING:
     from policies.rules import AnyRule
@@ -162,20 +163,26 @@ class Authorizer:
 
     def unfit(self) -> str:
         """Return why the schema does not fit the endpoint's requests, or ``: every declared action is tried."""
-        if not any(action in self._declared for action in ACTIONS):
+        if not self._declared:
             return "it declares none of the endpoint's actions"
-        probe, model = Caller("probe", frozenset({"probe"}), {"probe": "probe"}, "probe"), _PROBE
-        for action in ACTIONS:
-            if action in self._declared:
-                decision = self._evaluate(probe, action, model, tuple(default for _, _, default in self._read))
-                if decision.errors:
-                    return decision.errors[0]
-        if self._exempting is None:
-            return ""
-        row = self._rule_row("probe", "regex", "probe", "both", model)
-        stage = self._policies.entities([row, *self._people(probe)], self._policies.entities([self._model_row(model)]))
-        asked = ("User", probe.name), ("Action", EXEMPT), [("Rule", "probe")]
-        return next(iter(self._exempting.decide_each(*asked, {}, stage)[0].errors), "")
+        probe, told = (
+            Caller("probe", frozenset({"probe"}), {"probe": "probe"}, "probe"),
+            [each[2] for each in self._read],
+        )
+        known: list[Any] = [("Model", [self._model_row(_PROBE)]), ("User", self._people(probe))]
+        if self._exempting is not None:
+            known.append(("Rule", [self._rule_row("probe", "regex", "probe", "both", _PROBE)]))
+        for kind, rows in known:
+            try:
+                self._policies.entities(rows)
+            except SpecError:
+                return f"entity `{kind}` has attributes, parents or tags that the endpoint does not give"
+        found = [self._evaluate(probe, action, _PROBE, tuple(told)) for action in ACTIONS if action in self._declared]
+        if self._exempting is not None:
+            stage = self._policies.entities([row for _, rows in known for row in rows])
+            asked = ("User", probe.name), ("Action", EXEMPT), [("Rule", "probe")]
+            found += self._exempting.decide_each(*asked, {}, stage)
+        return next((error for decision in found for error in decision.errors), "")
 
     # ---- what the bundle's schema declares -------------------------------------------------------------------------
 

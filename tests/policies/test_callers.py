@@ -1,14 +1,15 @@
-"""API keys: only the right secret of the right id opens the door."""
+"""Callers: only the right secret of the right id opens the door, names cannot be taken, and revocation arrives."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.callers import Callers, create_key, hash_secret
+from policies.callers import KEPT_SECONDS, Callers, create_key, hash_secret
 from policies.refusal import Refusal
 
 
@@ -75,3 +76,89 @@ def test_reload_sees_new_and_revoked_callers_and_survives_a_failing_source() -> 
     rows[:] = [{"name": "broken"}]
     assert not callers.reload()
     assert callers.identify(f"Bearer {new_keys['otto']}".encode()).name == "otto"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_last_table_counts_for_a_minute_and_then_nobody_is_known() -> None:
+    rows, keys = _rows("mia")
+    clock, locked = Clock(), [False]
+
+    def source() -> list[dict[str, Any]]:
+        if locked[0]:
+            raise OSError("the store is locked")
+        return list(rows)
+
+    callers = Callers(source, clock=clock)
+    clock.now += 1e6  # nobody asked for a new table: the one that is there counts
+    assert callers.identify(f"Bearer {keys['mia']}".encode())
+    locked[0] = True
+    rows.clear()
+    assert not callers.reload()
+    clock.now += KEPT_SECONDS
+    assert not callers.reload()
+    assert callers.identify(f"Bearer {keys['mia']}".encode())
+    clock.now += 1
+    with pytest.raises(Refusal) as caught:
+        callers.identify(f"Bearer {keys['mia']}".encode())
+    assert (caught.value.status, caught.value.code) == (503, "identity_unavailable")
+    locked[0] = False
+    assert callers.reload()
+    with pytest.raises(Refusal) as caught:
+        callers.identify(f"Bearer {keys['mia']}".encode())
+    assert caught.value.status == 401
+
+
+def test_a_reload_that_hangs_counts_as_one_that_failed() -> None:
+    rows, keys = _rows("mia")
+    clock, go, inside = Clock(), threading.Event(), threading.Event()
+    first = [True]
+
+    def source() -> list[dict[str, Any]]:
+        if not first.pop(0):
+            inside.set()
+            go.wait(10)
+        first.append(False)
+        return rows
+
+    callers = Callers(source, clock=clock)
+    thread = threading.Thread(target=callers.reload)
+    thread.start()
+    assert inside.wait(10)
+    clock.now += KEPT_SECONDS + 1
+    with pytest.raises(Refusal) as caught:
+        callers.identify(f"Bearer {keys['mia']}".encode())
+    assert caught.value.status == 503
+    go.set()
+    thread.join(10)
+    assert callers.identify(f"Bearer {keys['mia']}".encode())
+
+
+def test_callers_that_did_not_change_stay_the_same_objects() -> None:
+    rows, keys = _rows("mia")
+    callers = Callers(lambda: [dict(row) for row in rows])
+    before = callers.identify(f"Bearer {keys['mia']}".encode())
+    assert callers.reload()
+    assert callers.identify(f"Bearer {keys['mia']}".encode()) is before
+
+
+@pytest.mark.parametrize("name", ["token:corp:ada", "cert:cn:ada"])
+def test_no_key_takes_the_name_of_a_token_or_certificate(name: str) -> None:
+    rows, keys = _rows(name, "mia")
+    callers = Callers(lambda: rows)
+    assert len(callers) == 1
+    with pytest.raises(Refusal):
+        callers.identify(f"Bearer {keys[name]}".encode())
+
+
+def test_a_key_that_is_bound_to_a_certificate_is_nothing_without_it() -> None:
+    rows, keys = _rows("mia")
+    rows[0]["certificate"] = "thumbprint"
+    with pytest.raises(Refusal) as caught:
+        Callers(lambda: rows).identify(f"Bearer {keys['mia']}".encode())
+    assert caught.value.status == 401

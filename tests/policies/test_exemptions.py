@@ -1,149 +1,141 @@
-"""What access rules say of rules and of tools: exemptions on both sides and every surface, tools by name."""
+"""Exemptions from rules: only a permit that names the action `exempt` gives one, and whatever fails gives none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import orjson
+import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from policies.guards import GuardOutcome
-from tests.policies.asking import ASK, chat, client, post, streamed
-from tests.policies.running import ACCESS, CARD, SECRET, Running, gateway_running, until
-from tests.stubs.engine import Script
+import policies
+from policies.authorize import Authorizer, Caller, ModelState
+from policies.bundle import BundleSpec
+from policies.rules import AnyRule
+from registry.errors import SpecError
+from registry.specs import parse
+from tests.policies.running import CARD, RULES, gateway_running, make_bundle
 
-RULES = """\
-name: exempting
-rules:
-  - {id: keys-stay-inside, kind: regex, side: output, type: api_key, pattern: 'sk-[a-z0-9]{8,24}'}
-  - {id: cards-stay-inside, kind: regex, side: both, type: card, pattern: '[0-9]{16}', check: luhn}
-  - {id: yes-or-no, kind: choice, choices: ["yes", "no"]}
-"""
-MAY = (
-    ACCESS
-    + """
-@id("operators-see-cards")
-permit (principal in Group::"operators", action == Action::"exempt", resource in Model::"stdlib")
-when { ["card", "choice"].contains(resource.type) };
-@id("only-listed-tools")
-forbid (principal, action == Action::"chat", resource)
-unless { ["look", "find"].containsAll(context.tool_names) };
-@id("no-responses-for-research")
-forbid (principal, action == Action::"chat", resource)
-when { context.surface == "responses" && context.purpose == "research" };
-"""
+DEFAULT = Path(policies.__file__).parent / "bundles" / "default"
+SCHEMA = (DEFAULT / "access.cedarschema").read_text()
+MODEL = ModelState("stdlib", "sha256:c", "sha256:k", "certified")
+BUNDLE_RULES: list[AnyRule] = parse(RULES, BundleSpec, file="rules").rules
+ALL = frozenset(rule.id for rule in BUNDLE_RULES)
+EVERYTHING = "permit (principal, action, resource);"
+FRAUD = (
+    '@id("fraud-sees-cards") permit (principal in Group::"fraud", action == Action::"exempt", resource == Rule::"{}");'
 )
-TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look"}}
+CARDS = FRAUD.format("cards-stay-inside")
 
 
-class Validator:
-    """A validator outside of our rules: objects to whatever holds a card, unless it is left out."""
+@dataclass(frozen=True)
+class Access:
+    """Access rules without a bundle around them."""
 
-    def __init__(self) -> None:
-        self.left_out: list[frozenset[str]] = []
-
-    async def validate(self, text: str, deadline_s: float, *, exempt: frozenset[str] = frozenset()) -> GuardOutcome:
-        self.left_out.append(exempt)
-        return GuardOutcome(True, "", "", text, "")
+    access: str
+    schema: str = SCHEMA
+    digest: str = "sha256:b"
 
 
-@pytest.fixture(scope="module")
-def exempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("exempting")
-    with gateway_running(folder, rules=RULES, access=MAY, guards={"input": Validator()}) as run:
-        yield run
+def exempt(access: str, *groups: str, model: ModelState = MODEL, schema: str = SCHEMA, **attributes: Any) -> set[str]:
+    authorizer = Authorizer(Access(access, schema))
+    return set(authorizer.exemptions(Caller("ada", frozenset(groups), attributes), model, BUNDLE_RULES))
 
 
-@pytest.fixture
-def gate(exempting: Running) -> Running:
-    """The module's gateway with a clean slate."""
-    exempting.engine.script = Script(["card ", CARD[:5], CARD[5:], f" and {SECRET}"])
-    until(lambda: exempting.gateway.front.decisions.waiting == 0)
-    exempting.engine.requests.clear()
-    exempting.log.records.clear()
-    return exempting
+def test_nobody_is_exempt_by_default() -> None:
+    assert exempt((DEFAULT / "access.cedar").read_text(), "operators", "members") == set()
+    assert exempt("") == set()
 
 
-def whole(run: Running) -> str:
-    return client(run, "otto").chat.completions.create(model="stdlib", messages=ASK).choices[0].message.content or ""
+def test_a_permit_for_everything_is_no_exemption() -> None:
+    assert exempt(EVERYTHING) == set()
+    assert exempt(EVERYTHING + CARDS, "members") == set()
+    assert exempt(EVERYTHING + CARDS, "fraud") == {"cards-stay-inside"}
 
 
-def stream(run: Running) -> str:
-    chunks = client(run, "otto").chat.completions.create(model="stdlib", messages=ASK, stream=True)
-    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+def test_rules_are_told_by_id_kind_type_side_and_model() -> None:
+    scope = 'permit (principal, action == Action::"exempt", resource'
+    assert exempt(scope + ') when { resource.kind == "topic" };') == {"no-weapons"}
+    assert exempt(scope + ') when { resource.type == "card" };') == {"cards-stay-inside"}
+    assert exempt(scope + ') when { resource.side == "output" };') == {"keys-stay-inside"}
+    assert exempt(scope + ' in Model::"stdlib");') == ALL
+    assert exempt(scope + ' in Model::"other");') == set()
 
 
-def responses(run: Running) -> str:
-    return client(run, "otto").responses.create(model="stdlib", input="a").output_text
+def test_attributes_of_the_caller_decide_too() -> None:
+    rule = 'permit (principal, action in [Action::"exempt"], resource) when '
+    rule += '{ principal.hasTag("past") && principal.getTag("past").contains(resource.type) };'
+    assert exempt(rule, past=["card", "topic"]) == {"cards-stay-inside", "no-weapons"}
+    assert exempt(rule, past="api_key") == {"keys-stay-inside"}
+    assert exempt(rule) == set()
 
 
-def response_stream(run: Running) -> str:
-    events = client(run, "otto").responses.create(model="stdlib", input="a", stream=True)
-    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+def test_a_forbid_wins_and_what_fails_exempts_nothing() -> None:
+    scope = '(principal, action == Action::"exempt", resource)'
+    assert exempt(CARDS + "forbid (principal, action, resource);", "fraud") == set()
+    assert exempt(CARDS + f'forbid {scope} when {{ resource.kind == "topic" }};', "fraud") == {"cards-stay-inside"}
+    broken = f'permit {scope} when {{ principal.getTag("x").contains("y") }};'
+    assert exempt(CARDS + broken, "fraud") == set()
+    assert exempt(CARDS, "fraud", x=object()) == set()
 
 
-def completion(run: Running) -> str:
-    return client(run, "otto").completions.create(model="stdlib", prompt="a").choices[0].text
+def test_a_schema_without_rules_knows_no_exemption() -> None:
+    old = SCHEMA.replace('action "exempt"', 'action "skip"')
+    assert exempt(CARDS, "fraud", schema=old) == set()
 
 
-@pytest.mark.parametrize("ask", [whole, stream, responses, response_stream, completion])
-def test_an_exempt_caller_reads_what_the_rule_hides_and_no_more(gate: Running, ask: Callable[[Running], str]) -> None:
-    assert ask(gate) == f"card {CARD} and [REDACTED:api_key]"
-    assert gate.decisions(1)[0]["rules"][-1] == "keys-stay-inside"
-    assert "structured_outputs" not in gate.engine.requests[0]
+def test_a_bundle_whose_exemptions_do_not_fit_its_schema_is_not_loaded(tmp_path: Path) -> None:
+    typo = 'permit (principal, action == Action::"exempt", resource) when { resource.typ == "card" };'
+    for number, access in enumerate((typo, CARDS + "forbid (principal, action, resource) when { context.stream };")):
+        with pytest.raises(SpecError):
+            make_bundle(tmp_path / f"b{number}", access=EVERYTHING + access)
+    make_bundle(tmp_path / "good", access=EVERYTHING + CARDS)
 
 
-def test_others_are_not_exempt(gate: Running) -> None:
-    assert post(gate, chat()).json()["error"]["rules"] == ["yes-or-no"]
-    assert gate.engine.requests[0]["structured_outputs"] == {"choice": ["yes", "no"]}
-    gate.engine.script = Script(["y", "es"])
-    assert streamed(gate) == "yes"
+def test_remembered_exemptions_are_for_that_caller_model_and_rules() -> None:
+    access = CARDS + 'permit (principal == User::"ada", action == Action::"exempt", resource in Model::"b");'
+    remembering = Authorizer(Access(access))
+    fewer = BUNDLE_RULES[:1]
+    for name in ("ada", "eve") * 2:
+        for groups in (frozenset({"fraud"}), frozenset[str]()):
+            for model in (MODEL, replace(MODEL, name="b")):
+                for rules in (BUNDLE_RULES, fewer):
+                    asked = (Caller(name, groups), model, rules)
+                    assert remembering.exemptions(*asked) == Authorizer(Access(access)).exemptions(*asked)
 
 
-def test_the_input_side_is_exempt_too(gate: Running) -> None:
-    for name, sent in (("otto", CARD), ("mia", "[REDACTED:card]")):
-        gate.engine.script = Script(["yes"])
-        gate.engine.requests.clear()
-        assert post(gate, chat(messages=[{"role": "user", "content": CARD}]), name).status_code == 200
-        assert gate.engine.requests[0]["messages"][0]["content"] == sent
+POLICY = st.builds(
+    '{} (principal{}, action{}, resource{});'.format,
+    st.sampled_from(["permit", "forbid"]),
+    st.sampled_from(["", ' in Group::"fraud"', ' in Group::"members"']),
+    st.sampled_from(["", ' == Action::"exempt"', ' == Action::"chat"']),
+    st.sampled_from(["", ' == Rule::"no-weapons"', ' == Rule::"cards-stay-inside"']),
+).filter(lambda text: "chat" not in text or "Rule" not in text)  # fmt: skip
 
 
-def test_arguments_are_exempt_too(gate: Running) -> None:
-    arguments = f'{{"card": "{CARD}", "key": "{SECRET}"}}'
-    gate.engine.script = Script([arguments[:20], arguments[20:]], "tool", finish="tool_calls")
-    reply = post(gate, chat(tools=[TOOL]), "otto").json()["choices"][0]["message"]["tool_calls"][0]
-    assert orjson.loads(reply["function"]["arguments"]) == {"card": CARD, "key": "[REDACTED:api_key]"}
+@settings(max_examples=40, deadline=None)
+@given(st.lists(POLICY, max_size=4), POLICY, st.sampled_from(["fraud", "members"]), st.randoms())
+def test_one_more_forbid_never_exempts_and_order_does_not_matter(
+    written: list[str], extra: str, group: str, order: Any
+) -> None:
+    base = exempt("".join(written), group)
+    assert exempt("".join([*written, extra.replace("permit", "forbid")]), group) <= base
+    order.shuffle(written)
+    assert exempt("".join(written), group) == base
 
 
-def test_validators_are_told_whom_to_leave_out(gate: Running) -> None:
-    guard: Any = gate.desk.guards["input"]
-    gate.engine.script = Script(["yes"])
-    guard.left_out.clear()
-    for name in ("otto", "mia"):
-        post(gate, chat(), name)
-    assert guard.left_out == [frozenset({"cards-stay-inside", "yes-or-no"}), frozenset()]
-
-
-@pytest.mark.parametrize(
-    ("names", "status"), [(["look"], 200), (["look", "find"], 200), (["look", "rm"], 403), ([], 200)]
-)
-def test_tools_are_allowed_by_name(gate: Running, names: list[str], status: int) -> None:
-    gate.engine.script = Script(["yes"])
-    tools = [{"type": "function", "function": {"name": name}} for name in names]
-    reply = post(gate, chat(tools=tools) if tools else chat())
-    assert reply.status_code == status
-    if status == 403:
-        assert reply.json()["error"]["rules"] == ["only-listed-tools"]
-        flat = [{"type": "function", "name": name} for name in names]
-        answer = post(gate, {"model": "stdlib", "input": "a", "tools": flat}, path="/v1/responses")
-        assert answer.json()["error"]["rules"] == ["only-listed-tools"]
-
-
-def test_purpose_and_surface_are_facts_of_a_request(gate: Running) -> None:
-    gate.engine.script = Script(["yes"])
-    body = {"model": "stdlib", "input": "a"}
-    for purpose, status in (("research", 403), ("billing", 200)):
-        headers = {"x-hallmark-purpose": purpose}
-        assert post(gate, body, path="/v1/responses", headers=headers).status_code == status
-        assert post(gate, chat(), headers=headers).status_code == 200
+def test_over_http_one_group_sees_what_another_does_not(tmp_path: Path) -> None:
+    past = CARDS.replace("fraud", "operators")
+    access = f"{EVERYTHING} {past}"
+    with gateway_running(tmp_path, access=access) as running:
+        said = {}
+        for name in ("mia", "otto"):
+            body = {"model": "stdlib", "messages": [{"role": "user", "content": f"card {CARD}"}]}
+            headers = {"Authorization": f"Bearer {running.keys[name]}"}
+            assert httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers).status_code == 200
+            said[name] = running.engine.requests[-1]["messages"][-1]["content"]
+    assert CARD in said["otto"]
+    assert CARD not in said["mia"]
