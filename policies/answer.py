@@ -317,10 +317,7 @@ def enforce_whole(
             if not text or aborted:
                 slot.put("")
                 continue
-            if slot.key[1].startswith("tool:"):
-                piece = check_arguments(enforcer, text, away)
-            else:
-                piece = enforcer.check_output(text, exempt=exempt if slot.key[1] in MAIN else away)
+            piece = check_text(enforcer, slot.key[1], text, exempt, away)
             ledger.hit(rule_ids(piece))
             if piece.blocked and not piece.aborts:
                 return blocked([piece.blocked], "answer")
@@ -334,6 +331,13 @@ def enforce_whole(
         ledger.finishes[choice.index] = choice.finish_reason
     ledger.count(answer.usage)
     return None
+
+
+def check_text(enforcer: Enforcer, name: str, text: str, exempt: frozenset[str], away: frozenset[str]) -> Piece:
+    """Return what of a whole text may leave; `exempt` in the main channel, `away` (`elsewhere` too) in all others."""
+    if name.startswith("tool:"):
+        return check_arguments(enforcer, text, away)
+    return enforcer.check_output(text, exempt=exempt if name in MAIN else away)
 
 
 def release_whole(answer: surfaces.Whole, ledger: Ledger) -> None:

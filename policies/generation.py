@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from policies import embeddings, fim, responses_answer, surfaces
-from policies.answer import Ledger, StreamedAnswer, enforce_whole, release_whole
+from policies.answer import Ledger, StreamedAnswer, check_text, elsewhere, enforce_whole, release_whole
 from policies.decode import decode_fields
 from policies.embeddings import EmbeddingsRequest
 from policies.exchange import Exchange
@@ -296,7 +296,8 @@ class Generation:
                 self.exchange.hit([outcome.rule])
                 if outcome.action == "block":
                     raise blocked([outcome.rule], "answer")
-                piece = self.desk.enforcer.check_output(outcome.text, exempt=self._exempt)
+                away = elsewhere(self.desk.enforcer) | self._exempt
+                piece = check_text(self.desk.enforcer, slot.key[1], outcome.text, self._exempt, away)
                 if piece.blocked:
                     raise blocked([piece.blocked], "answer")
                 self.exchange.action = "redact"

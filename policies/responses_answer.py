@@ -11,14 +11,16 @@ from typing import Any
 from policies import surfaces
 from policies.surfaces import ChatAnswer, Usage
 
-_MARKS = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+_MARKS = {"message": "msg", "refusal": "msg", "reasoning": "rs", "function_call": "fc"}
+CHANNELS = {"reasoning": "reasoning", "reasoning_content": "reasoning", "content": "message", "refusal": "refusal"}
+"""The item that each text channel of a chat becomes: one for each, since each was checked as a text of its own."""
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Finish reasons that leave a response incomplete, and what it calls them."""
 
 
 @dataclass(slots=True)
 class OutputItem:
-    """An item as it grows: `kind` is `message`, `reasoning` or `function_call`, `texts` the released pieces of it."""
+    """An item as it grows: `kind` is a value of `CHANNELS` or `function_call`, `texts` the released pieces of it."""
 
     kind: str
     id: str
@@ -34,7 +36,7 @@ class OutputItem:
 
     def body(self, status: str, *, empty: bool = False) -> dict[str, Any]:
         """Return the item as it is sent; `empty` as it is announced, before any of its text."""
-        said = {"id": self.id, "type": self.kind, "status": status}
+        said = {"id": self.id, "type": "message" if self.kind == "refusal" else self.kind, "status": status}
         if self.kind == "function_call":
             arguments = "" if empty else self.text
             return {**said, "call_id": self.call_id, "name": self.name, "arguments": arguments}
@@ -45,6 +47,8 @@ class OutputItem:
         """Return the one part of content that a message or a reasoning has."""
         if self.kind == "reasoning":
             return {"type": "reasoning_text", "text": text}
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
@@ -104,13 +108,13 @@ def whole(answer: ChatAnswer) -> bytes:
     def add(kind: str, text: str, **more: str) -> None:
         items.append(OutputItem(kind, item_id(kind, answer.id, len(items)), len(items), [text], **more))
 
-    thought = said.reasoning or said.reasoning_content or ""
-    if thought:
-        add("reasoning", thought)
+    for channel, kind in CHANNELS.items():
+        text = getattr(said, channel)
+        if isinstance(text, str) and text:
+            add(kind, text)
     calls = said.tool_calls if isinstance(said.tool_calls, list) else []
-    spoken = said.content or said.refusal or ""
-    if spoken or not (calls or thought):
-        add("message", spoken)
+    if not items and not calls:
+        add("message", "")
     for call in calls:
         function = call.function or surfaces.FunctionPiece()
         add("function_call", function.arguments or "", name=function.name or "", call_id=call.id or "")

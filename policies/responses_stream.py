@@ -12,11 +12,12 @@ from typing import Any
 from policies import surfaces
 from policies.frames import Choices
 from policies.refusal import Refusal
-from policies.responses_answer import INCOMPLETE, OutputItem, item_id, response
+from policies.responses_answer import CHANNELS, INCOMPLETE, OutputItem, item_id, response
 from policies.surfaces import ChunkChoice, ToolPiece, Usage
 
 DELTAS = {
     "message": "response.output_text",
+    "refusal": "response.refusal",
     "reasoning": "response.reasoning_text",
     "function_call": "response.function_call_arguments",
 }
@@ -36,7 +37,7 @@ class ResponseFrames:
 
     def quick(self, index: int, text: str) -> bytes:
         """Return a piece of the main text of a choice that has spoken before."""
-        item = self._by_channel["message"]
+        item = self._by_channel["content"]
         item.texts.append(text)
         if not self._head:
             self._head = (
@@ -60,7 +61,7 @@ class ResponseFrames:
         """Return what ends the response: every item done, then `response.completed` or `response.incomplete`."""
         out = [] if self._number else self._opening(0)
         if not self._items:
-            _, opened = self._item("message", "message")
+            _, opened = self._item("message", "content")
             out += opened
         reason = INCOMPLETE.get(self._finish, "")
         status = "incomplete" if reason else "completed"
@@ -90,13 +91,11 @@ class ResponseFrames:
     def _deltas(self, choice: ChunkChoice) -> list[bytes]:
         out: list[bytes] = []
         said = choice.delta
-        for kind, text in (("reasoning", said.reasoning or said.reasoning_content), ("message", said.content)):
+        for channel, kind in CHANNELS.items():
+            text = getattr(said, channel)
             if text:
-                item, opened = self._item(kind, kind)
+                item, opened = self._item(kind, channel)
                 out += [*opened, self._delta(item, text)]
-        if said.refusal:
-            item, opened = self._item("message", "message")
-            out += [*opened, self._delta(item, said.refusal)]
         for position, call in enumerate(said.tool_calls or ()):
             out += self._call(call, position if call.index is None else call.index)
         return out
@@ -131,7 +130,9 @@ class ResponseFrames:
         return self._event(f"{DELTAS[item.kind]}.delta", {**self._where(item), "delta": text})
 
     def _done(self, item: OutputItem, status: str) -> list[bytes]:
-        said = {"name": item.name, "arguments": item.text} if item.kind == "function_call" else {"text": item.text}
+        said = {"refusal" if item.kind == "refusal" else "text": item.text}
+        if item.kind == "function_call":
+            said = {"name": item.name, "arguments": item.text}
         out = [self._event(f"{DELTAS[item.kind]}.done", {**self._where(item), **said})]
         if item.kind != "function_call":
             part = {"item_id": item.id, "output_index": item.place, "content_index": 0, "part": item.part(item.text)}

@@ -216,6 +216,17 @@ def test_a_response_can_be_sent_back_as_input(run: Running) -> None:
     assert roles == ["user", "assistant", "tool"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_channels_that_were_checked_apart_are_not_joined(run: Running, stream: bool) -> None:
+    half = len(SECRET) // 2
+    texts = ("reasoning", "reasoning_content", "content", "refusal")
+    deltas = [{name: SECRET[:half] if place % 2 == 0 else SECRET[half:]} for place, name in enumerate(texts)]
+    run.engine.script = Script(deltas=deltas)
+    answer = events(run)[-1].response if stream else ask(run)
+    assert sorted(item.type for item in answer.output) == ["message", "message", "reasoning", "reasoning"]
+    assert SECRET not in answer.model_dump_json()
+
+
 def test_it_answers_without_a_client(run: Running) -> None:
     headers = {"authorization": f"Bearer {run.keys['mia']}"}
     body = {"model": "stdlib", "input": "x", "stream": True}
@@ -226,7 +237,12 @@ def test_it_answers_without_a_client(run: Running) -> None:
     assert "[DONE]" not in "".join(lines)
 
 
-@given(st.lists(st.sampled_from(["content", "reasoning", "tool:0", "tool:1"]), max_size=12), st.booleans())
+@given(
+    st.lists(
+        st.sampled_from(["content", "reasoning", "reasoning_content", "refusal", "tool:0", "tool:1"]), max_size=12
+    ),
+    st.booleans(),
+)
 def test_deltas_add_up_to_the_items(channels: list[str], quick: bool) -> None:
     frames = ResponseFrames("hr-1", "m")
     wire = b""
@@ -247,6 +263,7 @@ def test_deltas_add_up_to_the_items(channels: list[str], quick: bool) -> None:
         if event["type"].endswith(".delta"):
             texts[event["output_index"]] = texts.get(event["output_index"], "") + event["delta"]
     for place, item in enumerate(found[-1]["response"]["output"]):
-        said = item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
+        part = {"text": item["arguments"]} if item["type"] == "function_call" else item["content"][0]
+        said = part.get("text", part.get("refusal"))
         assert said == texts.get(place, "")
     assert len(found[-1]["response"]["output"]) == max(1, len(set(channels)))
