@@ -110,7 +110,7 @@ class RegexRule(SpanRule):
 
     def passes(self, text: str) -> bool:
         """Say whether a matched text passes the rule's check."""
-        return self.check is None or CHECKS[self.check](text)
+        return self.check is None or CHECKS[self.check](text if text.isascii() else see(text, "plain"))
 
 
 class TermsRule(SpanRule):
