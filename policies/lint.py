@@ -60,7 +60,7 @@ def lint(folder: Path) -> list[Finding]:
         return [Finding("problem", (), place, message, error.hint or "correct it")]
     places = _Places(bundle)
     found = [
-        *_placeholders(bundle, places),
+        *_placeholders(bundle, enforcer, places),
         *_overlapping(bundle, places),
         *_lengths(bundle.spec.rules, places),
         *_formats(bundle, enforcer, places),
@@ -84,8 +84,8 @@ class _Places:
         return f"{self.file.name}:{self._lines[rule.id]}"
 
 
-def _placeholders(bundle: Bundle, places: _Places) -> Iterator[Finding]:
-    for rule, hit in room.placeholder_hits(bundle):
+def _placeholders(bundle: Bundle, enforcer: Enforcer, places: _Places) -> Iterator[Finding]:
+    for rule, hit in room.placeholder_hits(bundle, enforcer):
         yield Finding(
             "problem",
             (hit, rule.id),

@@ -11,9 +11,9 @@ from policies.inclusion import covers
 from policies.pattern import PatternError
 from policies.reference import Reference
 from policies.rules import AnyRule, SpanRule, TopicRule
-from policies.samples import draw_match, embed
+from policies.samples import draw, embed
 
-DRAWN = 6
+DRAWN = 4
 _WIDTH = {"exact": 0, "plain": 1, "folded": 2, "lookalike": 3}
 
 
@@ -31,7 +31,7 @@ class Overlap:
 def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
     """Yield, for each rule that another one leaves nothing to, the first such other one."""
     spans = [(number, rule) for number, rule in enumerate(rules) if isinstance(rule, SpanRule)]
-    references = {number: Reference(rule) for number, rule in spans}
+    references = {number: Reference(rule, checked=False) for number, rule in spans}
     told: set[int] = set()
     for number, rule in spans:
         drawn = _drawn(rule)
@@ -53,11 +53,12 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
 
 
 def _same_place(by: SpanRule, rule: SpanRule) -> bool:
-    """Say whether one rule looks wherever the other does: side and view, what it decodes, and no suppressing."""
+    """Say whether one rule looks wherever the other does: side, view, codings, no other checksum, no suppressing."""
     sides = by.side in (rule.side, "both")
     wider = _WIDTH[by.view] >= _WIDTH[rule.view]
     decodes = set(rule.decoded) <= set(by.decoded)
-    return sides and wider and decodes and not _field(rule, "until", None) and not _field(by, "until", None)
+    checks = _field(by, "check", None) in (None, _field(rule, "check", None))
+    return sides and wider and decodes and checks and not _field(rule, "until", None) and not _field(by, "until", None)
 
 
 def _shows_nothing(rule: SpanRule, by: SpanRule, later: bool) -> bool:
@@ -75,8 +76,6 @@ def _prove(rule: SpanRule, by: SpanRule) -> Overlap | None:
     checks = _field(by, "check", None), _field(rule, "check", None)
     strong, weak = by.branches(), _branches_on(rule, by.view)
     if weak is None:
-        return None
-    if checks[0] is not None and checks[0] != checks[1]:
         return None
     conflict = by.action != rule.action
     ends = by.stops
@@ -114,17 +113,12 @@ def _branches_on(rule: SpanRule, view: str) -> Sequence[Any] | None:
 
 
 def _drawn(rule: SpanRule) -> list[str]:
-    """Return some texts on which a rule acts."""
+    """Return some texts of a rule's pattern, checksum aside; none for a topic, which acts on several together."""
     rng = random.Random(f"overlap {rule.id}")  # noqa: S311 (drawn texts, no secrets)
-    found = []
     if isinstance(rule, TopicRule) and rule.at_least > 1:
         return []
-    for _ in range(DRAWN):
-        drawn = draw_match(rule, rng)
-        if drawn is None:
-            return []
-        found.append(embed(*drawn, rng, bare=True))
-    return found
+    chosen = [rng.choice(rule.branches()) for _ in range(DRAWN)]
+    return [embed(draw(branch.body, rng), branch, rng, bare=True) for branch in chosen]
 
 
 def _field(rule: SpanRule, name: str, default: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from policies.rules import AnyRule, FormatRule, JsonSchemaRule, MaxLengthRule
+from policies.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule
 
 LONGEST_QUOTED = 400
 _ASKING = (
@@ -32,6 +32,8 @@ def prompt_for(rule: AnyRule, kind: str, text: str, rng: random.Random) -> str:
     if isinstance(rule, FormatRule):
         choices = ", ".join(repr(choice) for choice in rule.choices)
         return f"Answer with one of {choices}." if kind == "compliant" else f"Discuss which of {choices} fits best."
+    if isinstance(rule, LanguageRule):
+        return f"Say the same in other words and in the same language.\n{text}"
     if isinstance(rule, MaxLengthRule):
         amount = f"at most {rule.characters}" if kind == "compliant" else f"more than {rule.characters}"
         return f"Tell a story of {amount} characters."

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from string import ascii_lowercase, ascii_uppercase, digits, hexdigits
 
 from policies.normalize import VIEWS, clean, is_word
 from policies.pattern import Branch, Chars, Choice, Node, Series
-from policies.rules import SpanRule
+from policies.rules import RegexRule, SpanRule
 
 
 def view_of(name: str, text: str) -> tuple[str, list[int]]:
@@ -21,34 +22,55 @@ def view_of(name: str, text: str) -> tuple[str, list[int]]:
     return "".join(views), [place for place, view in enumerate(views) for _ in view]
 
 
-class Reference:
-    """One span rule. `places` names every match by its ends; `finds` only says whether there is one."""
+def readings(text: str, coding: str) -> list[str]:
+    """Return what a text says in a coding: every run of it at every alignment, or with its percent escapes read."""
+    if coding == "url":
+        if "%" not in text:
+            return []
+        return [re.sub("%([0-9A-Fa-f]{2})", lambda found: _SAID[int(found[1], 16)], text)]
+    values, width = (_BASE64, 6) if coding == "base64" else (_HEX, 4)
+    out = []
+    for run in re.findall(f"[{re.escape(''.join(values))}]+", text):
+        for begin in range(4 if coding == "base64" else 2):
+            bits = "".join(f"{values[char]:0{width}b}" for char in run[begin:])
+            out.append("".join(_SAID[int(bits[place : place + 8], 2)] for place in range(0, len(bits) - 7, 8)))
+    return out
 
-    def __init__(self, rule: SpanRule) -> None:
+
+_ALPHABET = ascii_uppercase + ascii_lowercase + digits + "+/"
+_BASE64 = {**{char: value for value, char in enumerate(_ALPHABET)}, "-": 62, "_": 63}
+_HEX = {char: int(char, 16) for char in hexdigits}
+_SAID = [chr(code) if 32 <= code < 127 or code in (9, 10, 13) else "\ud800" for code in range(256)]
+"""What a byte says; one that is no text is a lone surrogate, which nothing matches."""
+
+
+class Reference:
+    """One span rule; with `checked` false, its pattern alone, without the checksum."""
+
+    def __init__(self, rule: SpanRule, *, checked: bool = True) -> None:
         self.rule, self.view = rule, rule.view
         self.branches = rule.branches()
         self._bodies = [re.compile(expression(branch.body)) for branch in self.branches]
-        self._checked = getattr(rule, "check", None) is not None
+        self._passes = rule.passes if checked and isinstance(rule, RegexRule) and rule.check is not None else None
 
     def finds(self, text: str) -> bool:
-        """Say whether a rule matches anywhere in a text."""
+        """Say whether a rule matches anywhere in a text, or in what its coded runs say."""
         return any(self.found(text))
 
     def found(self, text: str) -> Iterator[bool]:
         """Yield, for each branch, whether it matches anywhere in a text."""
         text = clean(text)
-        view, origin = view_of(self.view, text)
+        texts = [text, *(said for coding in self.rule.decoded for said in readings(text, coding))]
+        seen = [(each, *view_of(self.view, each)) for each in texts]
         for branch, body in zip(self.branches, self._bodies, strict=True):
-            if not body.search(view):
-                yield False
-            elif not (branch.left or branch.right or self._checked):
-                yield True
-            else:
-                yield any(True for _ in self._tried(text, view, origin, branch, body))
+            yield any(self._matches(*each, branch, body) for each in seen)
 
-    def whole(self, view: str) -> bool:
-        """Say whether a rule's pattern matches a whole text of its view, word edges and checksum aside."""
-        return any(body.fullmatch(view) for body in self._bodies)
+    def _matches(self, text: str, view: str, origin: list[int], branch: Branch, body: re.Pattern[str]) -> bool:
+        if not body.search(view):
+            return False
+        if not (branch.left or branch.right or self._passes):
+            return True
+        return any(True for _ in self._tried(text, view, origin, branch, body))
 
     def _tried(
         self, text: str, view: str, origin: list[int], branch: Branch, body: re.Pattern[str]
@@ -63,8 +85,7 @@ class Reference:
                 stop = origin[end - 1] + 1
                 if (branch.right and not _is_edge(text, stop)) or not body.fullmatch(view, start, end):
                     continue
-                passes = getattr(self.rule, "passes", None)
-                if passes is None or passes(text[begin:stop]):
+                if self._passes is None or self._passes(text[begin:stop]):
                     yield begin, stop
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from itertools import product
 
 from policies.checksums import crc32_base62_of
 
 CRC_CHARS = 6
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def repaired(text: str, check: str, passes: Callable[[str], bool]) -> str | None:
     """Return a text like this one that passes a check, None where none of the tried ones does.
 
-    Tried are other last characters (two where a check has two), and what an IBAN's check digits must be.
+    Tried are other last characters (two where a check has two), and what the check characters of an IBAN, a CRC or a
+    double hash must be.
     """
     return next((variant for variant in _variants(text, check) if passes(variant)), None)
 
@@ -25,6 +28,9 @@ def _variants(text: str, check: str) -> Iterator[str]:
         head, mark, body = text.rpartition("_")
         if len(body) > CRC_CHARS and body.isascii():
             yield head + mark + body[:-CRC_CHARS] + crc32_base62_of(body[:-CRC_CHARS])
+        return
+    if check == "base58check":
+        yield from _with_double_hash(text)
         return
     if check == "iban":
         yield _with_check_digits(text, places)
@@ -40,6 +46,22 @@ def _replaced(text: str, places: Sequence[int]) -> Iterator[str]:
         for place, char in zip(places, chars, strict=True):
             out[place] = char
         yield "".join(out)
+
+
+def _with_double_hash(text: str) -> Iterator[str]:
+    """Yield a base 58 text whose last four bytes are the first four of the double SHA-256 of the others."""
+    if not text or set(text) - set(BASE58):
+        return
+    number = 0
+    for char in text:
+        number = number * 58 + BASE58.index(char)
+    payload = number.to_bytes((number.bit_length() + 7) // 8, "big")[:-4]
+    number = int.from_bytes(payload + sha256(sha256(payload).digest()).digest()[:4], "big")
+    out = ""
+    while number:
+        number, digit = divmod(number, 58)
+        out = BASE58[digit] + out
+    yield out
 
 
 def _with_check_digits(text: str, places: Sequence[int]) -> str:

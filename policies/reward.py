@@ -17,7 +17,7 @@ from typing import Any
 
 from policies.bundle import Bundle, compile_bundle, content_digest, load
 from policies.engine import Enforcer
-from policies.rules import AnyRule, FormatRule, JsonSchemaRule, MaxLengthRule, SpanRule
+from policies.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule, SpanRule
 from policies.scan import CompiledBundle
 from registry.errors import Tampered
 
@@ -104,7 +104,7 @@ class Reward:
 
 def scored(rule: AnyRule) -> bool:
     """Say whether a rule has a term: it acts on answers, and is no code of a bundle or of a third party."""
-    known = isinstance(rule, SpanRule | MaxLengthRule | JsonSchemaRule | FormatRule)
+    known = isinstance(rule, SpanRule | MaxLengthRule | JsonSchemaRule | FormatRule | LanguageRule)
     return known and rule.applies_to("output")
 
 

@@ -7,7 +7,8 @@ import random
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from urllib.parse import quote
+from functools import lru_cache
+from itertools import accumulate
 
 from policies.normalize import is_word
 from policies.pattern import Branch, Chars, Choice, Node, Ranges, Repeat, Series
@@ -96,7 +97,7 @@ def encode(text: str, coding: str) -> str:
     data = text.encode("utf-8")
     if coding == "base64":
         return base64.b64encode(data).decode("ascii")
-    return data.hex() if coding == "hex" else quote(text, safe="")
+    return data.hex() if coding == "hex" else "".join(f"%{byte:02X}" for byte in data)
 
 
 def _turns(node: Repeat, rng: random.Random) -> int:
@@ -106,16 +107,23 @@ def _turns(node: Repeat, rng: random.Random) -> int:
 
 
 def _character(ranges: Ranges, rng: random.Random) -> str:
-    low, high = _PRINTABLE
-    seen = [(max(low, first), min(high, last)) for first, last in ranges if first <= high and last >= low]
-    if not seen or rng.random() < 0.02:
-        seen = list(ranges)
-    sizes = [last - first + 1 for first, last in seen]
-    place = rng.randrange(sum(sizes))
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    common, every = _characters(ranges)
+    if common and rng.random() >= 0.02:
+        return common[int(rng.random() * len(common))]
+    ends, lows, total = every
+    place = int(rng.random() * total)
     chosen = bisect_right(ends, place)
-    code = seen[chosen][0] + place - (ends[chosen] - sizes[chosen])
-    return chr(code) if code not in _SURROGATES else chr(seen[chosen][0])
+    code = lows[chosen] + place - (ends[chosen - 1] if chosen else 0)
+    return chr(code) if code not in _SURROGATES else chr(lows[chosen])
+
+
+@lru_cache(maxsize=4096)
+def _characters(ranges: Ranges) -> tuple[str, tuple[list[int], list[int], int]]:
+    """Return the printable ASCII characters of ranges, and the running sizes, first codes and total of all of them."""
+    low, high = _PRINTABLE
+    common = "".join(chr(code) for first, last in ranges for code in range(max(low, first), min(high, last) + 1))
+    ends = list(accumulate(last - first + 1 for first, last in ranges))
+    return common, (ends, [first for first, _ in ranges], ends[-1])
 
 
 def _between(text: str, marks: str, rng: random.Random, after: Callable[[str], bool] = lambda char: True) -> str:

@@ -14,9 +14,11 @@ from itertools import islice
 from policies.bundle import SIDES, Bundle
 from policies.prompts import prompt_for
 from policies.reference import Reference
-from policies.rules import AnyRule, FormatRule, JsonSchemaRule, MaxLengthRule, SpanRule, TopicRule
+from policies.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule, SpanRule, TopicRule
 from policies.specimens import compliant, violating
 
+WHOLE = JsonSchemaRule | FormatRule | LanguageRule
+"""Rules on the whole text, which no part of it breaks."""
 TRIES = 60
 """Proposals looked at for each text that is wanted."""
 
@@ -25,7 +27,7 @@ TRIES = 60
 class Scenario:
     """One text of one rule. `action` is what that rule asks for: `pass` for a compliant text.
 
-    A compliant text holds nothing that another rule of its side finds, apart from rules on the whole answer's format;
+    A compliant text holds nothing that another rule of its side finds, apart from rules on the whole text (`WHOLE`);
     on a violating one another rule may act too. `form` is how it was made, `prompt` what to ask a model for to get it
     (on the input side, the text itself). `seed` makes this very row again.
     """
@@ -70,14 +72,14 @@ class Scenarios:
         """Say whether a rule must act on a text, by the rule's definition."""
         if isinstance(rule, MaxLengthRule):
             return len(text) > rule.characters
-        if isinstance(rule, JsonSchemaRule | FormatRule):
+        if isinstance(rule, WHOLE):
             return not rule.accepts(text)
         if isinstance(rule, TopicRule):
             return sum(self._references[rule.id].found(text)) >= rule.at_least
         return isinstance(rule, SpanRule) and self._references[rule.id].finds(text)
 
     def free(self, side: str, text: str) -> bool:
-        """Say whether no rule of a side acts on a text; formats of the whole answer aside."""
+        """Say whether no rule of a side acts on a text; rules on the whole text aside."""
         return not any(
             self.violates(rule, text)
             for rule in self.rules
@@ -92,22 +94,22 @@ class Scenarios:
         for number, (form, text) in enumerate(source(rule, rng)):
             if number - last > TRIES:
                 return
-            if text in seen or not self._keeps(rule, side, kind, form, text):
+            if text in seen or not self._keeps(rule, side, kind, text):
                 continue
             last = number
             seen.add(text)
             prompt = text if side == "input" else prompt_for(rule, kind, text, rng)
             yield Scenario(rule.id, side, kind, form, text, _action(rule, side, kind), prompt, f"{seed}:{number}")
 
-    def _keeps(self, rule: AnyRule, side: str, kind: str, form: str, text: str) -> bool:
+    def _keeps(self, rule: AnyRule, side: str, kind: str, text: str) -> bool:
         if kind == "compliant":
             return not self.violates(rule, text) and self.free(side, text)
-        return (form.startswith("in ") and form != "in another case") or self.violates(rule, text)
+        return self.violates(rule, text)
 
 
 def made_for(rule: AnyRule) -> str:
     """Return why no scenarios are made for a rule, or ``: what code decides has no language to draw from."""
-    known = isinstance(rule, SpanRule | MaxLengthRule | JsonSchemaRule | FormatRule)
+    known = isinstance(rule, SpanRule | MaxLengthRule | WHOLE)
     return "" if known else f"a `{rule.kind}` rule is code: write its texts into `tests.yaml`"
 
 

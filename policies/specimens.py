@@ -14,8 +14,18 @@ from itertools import cycle
 from policies.json_samples import instances, near_misses
 from policies.normalize import is_word, see
 from policies.pattern import Branch
-from policies.rules import AnyRule, FormatRule, JsonSchemaRule, MaxLengthRule, RegexRule, SpanRule, TopicRule
+from policies.rules import (
+    AnyRule,
+    FormatRule,
+    JsonSchemaRule,
+    LanguageRule,
+    MaxLengthRule,
+    RegexRule,
+    SpanRule,
+    TopicRule,
+)
 from policies.samples import draw, draw_match, embed, encode, spell, spellings
+from policies.tongues import SCRIPTS, SENTENCES
 
 Specimen = tuple[str, str]
 """(how it was made, text)."""
@@ -37,10 +47,8 @@ _SENTENCES = (
 
 def violating(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
     """Yield, without end where there are any, texts that a rule must act on."""
-    if isinstance(rule, TopicRule):
-        yield from _subjects(rule, rng)
-    elif isinstance(rule, SpanRule):
-        yield from _matches(rule, rng)
+    if isinstance(rule, SpanRule):
+        yield from _subjects(rule, rng) if isinstance(rule, TopicRule) else _matches(rule, rng)
     elif isinstance(rule, MaxLengthRule):
         yield "one too long", filler(rule.characters + 1, rng)
         while rule.characters <= LONGEST_PAIR:
@@ -52,26 +60,32 @@ def violating(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
     elif isinstance(rule, FormatRule):
         while True:
             yield _other_choice(rule, rng)
+    elif isinstance(rule, LanguageRule):
+        yield from _spoken(rule, rng, allowed=False)
 
 
 def compliant(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
     """Yield, without end where there are any, texts that a rule must leave alone, near-misses before ordinary ones."""
-    if isinstance(rule, TopicRule):
-        yield from _few_keywords(rule, rng)
-    elif isinstance(rule, SpanRule):
-        yield from _near_matches(rule, rng)
+    if isinstance(rule, SpanRule):
+        yield from _few_keywords(rule, rng) if isinstance(rule, TopicRule) else _near_matches(rule, rng)
     elif isinstance(rule, MaxLengthRule):
         yield "as long as allowed", filler(rule.characters, rng)
         while rule.characters <= LONGEST_PAIR:
             yield "shorter", filler(rng.randint(1, rule.characters), rng)
     elif isinstance(rule, JsonSchemaRule):
-        while True:
-            for text in instances(rule.schema_, seed=rng.randrange(1 << 30), count=8):
-                yield "fits the schema", text
-            yield "fits the schema", "null"  # kept only where it does; else the next turn draws again
+        yield from _fitting(rule, rng)
     elif isinstance(rule, FormatRule):
         for text in cycle(rule.choices):
             yield "a choice", text
+    elif isinstance(rule, LanguageRule):
+        yield from _spoken(rule, rng, allowed=True)
+
+
+def _fitting(rule: JsonSchemaRule, rng: random.Random) -> Iterator[Specimen]:
+    while True:
+        for text in instances(rule.schema_, seed=rng.randrange(1 << 30), count=8):
+            yield "fits the schema", text
+        yield "fits the schema", "null"  # kept only where it does; else the next turn draws again
 
 
 def filler(characters: int, rng: random.Random) -> str:
@@ -150,6 +164,18 @@ def _near_matches(rule: SpanRule, rng: random.Random) -> Iterator[Specimen]:
             if before or after:
                 yield "inside of a longer word", f"see {before}{text}{after} there"
         yield "ordinary", rng.choice(_SENTENCES)
+
+
+def _spoken(rule: LanguageRule, rng: random.Random, *, allowed: bool) -> Iterator[Specimen]:
+    """Yield texts of one language or script each, told by what they were written in."""
+    latin = "latin" in rule.scripts
+    known = [(name, texts, latin and name in rule.languages) for name, texts in SENTENCES.items()]
+    known += [(name, texts, name in rule.scripts) for name, texts in SCRIPTS.items()]
+    fitting = [(name, texts) for name, texts, fits in known if fits == allowed]
+    while fitting:
+        name, texts = rng.choice(fitting)
+        chosen = [rng.choice(texts) for _ in range(rng.randint(1, 4))]
+        yield f"in {name}", " ".join(chosen)
 
 
 def _letter_off(text: str, rng: random.Random) -> str:
