@@ -42,7 +42,7 @@ def luhn_sum(digits: Sequence[int]) -> int:
 
 
 def us_ssn(text: str) -> bool:
-    """Say whether nine digits can be a US social security number by the ranges the SSA issues; it has no check digit."""
+    """Say whether nine digits can be a US social security number by the ranges the SSA issues (it has no check)."""
     number = "".join(map(str, digits_of(text)))
     area, group, serial = number[:3], number[3:5], number[5:]
     return (
@@ -113,7 +113,7 @@ def nl_bsn(text: str) -> bool:
 
 
 def pl_pesel(text: str) -> bool:
-    """Say whether eleven digits are a Polish PESEL: a date of birth, and a sum with weights 1, 3, 7, 9 that ends in 0."""
+    """Say whether eleven digits are a Polish PESEL: a date of birth, and a weighted sum that ends in 0."""
     digits = digits_of(text)
     if len(digits) != 11 or _weighted(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10:
         return False
