@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ from policies.desk import Observer
 from policies.listener import Listener, bind
 from policies.metrics import Metrics
 from policies.recording import recorder_of
-from registry.errors import SpecError
+from policies.tls import renew
+from registry.errors import HallmarkError, SpecError
 from registry.workspace import Workspace
 
 if TYPE_CHECKING:
     from policies.gateway import Gateway
     from registry.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def observers_of(ws: Workspace, metrics: Metrics, stack: ExitStack) -> tuple[Observer, ...]:
@@ -35,6 +39,16 @@ def observers_of(ws: Workspace, metrics: Metrics, stack: ExitStack) -> tuple[Obs
         stack.callback(tracing.close)
         found.append(tracing)
     return tuple(found)
+
+
+def renew_certificate(settings: Settings, context: ssl.SSLContext) -> bool:
+    """Let the endpoint show the certificate that `[tls]` names now; one that cannot be used changes nothing."""
+    try:
+        renew(context, settings.root / settings.tls["cert"], settings.root / settings.tls["key"])
+    except HallmarkError as error:
+        log.warning("the endpoint goes on with the TLS certificate it has: %s", error)
+        return False
+    return True
 
 
 def admin_socket(settings: Settings, stack: ExitStack) -> socket.socket | None:

@@ -25,7 +25,7 @@ from policies.fleet import Fleet
 from policies.gateway import Gateway
 from policies.listener import Listener, bind, settled_memory, url_of
 from policies.occurrences import Occurrences
-from policies.operations import admin_of, admin_socket
+from policies.operations import admin_of, admin_socket, renew_certificate
 from policies.plan import UNVERIFIED, Plan, check_plan
 from policies.scratch import claim_scratch
 from policies.signals import Signals
@@ -111,6 +111,7 @@ class RunningEndpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure = ""
         self._notifier = Notifier()
+        self._tls: ssl.SSLContext | None = None
         self._listener: Listener
         self._loop: asyncio.AbstractEventLoop
         self.followers = [
@@ -122,6 +123,7 @@ class RunningEndpoint:
 
     def serve(self, doors: Doors, signals: Signals, on_ready: Callable[[str], None] | None) -> None:
         """Listen until stopped, then write what is left of the decision log."""
+        self._tls = doors.tls
         url, actor = doors.url, f"endpoint:{self._plan.name}"
         work = [self._watch, self._watch_callers, lambda: self._announce(url, on_ready)]
         if doors.admin is not None:
@@ -230,11 +232,13 @@ class RunningEndpoint:
         self.end()
 
     def _look_now(self) -> None:
-        """Look at releases and engines at once (SIGHUP)."""
+        """Look at releases, engines and the TLS certificate at once (SIGHUP)."""
         self._loop.call_soon_threadsafe(self._look)
 
     def _look(self) -> None:
         self._notifier.reloading()
+        if self._tls is not None:
+            self._front.metrics.reloaded("tls", worked=renew_certificate(self._ws.settings, self._tls))
         for follower in self.followers:
             follower.look_now()
         for fleet in self._opening.fleets:
