@@ -13,7 +13,7 @@ import orjson
 
 from policies import embeddings, fim, responses_answer, surfaces
 from policies.answer import Ledger, StreamedAnswer, check_text, elsewhere, enforce_whole, release_whole
-from policies.decode import decode_fields
+from policies.decode import OUTPUT_FORMATS, decode_fields
 from policies.embeddings import EmbeddingsRequest
 from policies.exchange import Exchange
 from policies.frames import ChunkFrames, Frames
@@ -146,11 +146,14 @@ class Generation:
             raise access_denied(action, decision.reasons)
         self._exempt = desk.authorizer.exemptions(self.caller, desk.model, desk.rules)
         self._guards = self._output_guards()
-        if wanted:
+        # A forced tool call is a format of the caller's own too: the engine would drop the rule's for it.
+        choice = getattr(request, "tool_choice", None)
+        own = wanted or ("" if choice in (None, "none", "auto") else "tool_choice")
+        if own:
             try:
-                self._injected({wanted.partition(".")[0]: True})
+                self._injected({OUTPUT_FORMATS[0]: True})
             except Refused as refused:
-                raise Refusal(400, "format_is_fixed", refused.message, param=wanted) from None
+                raise Refusal(400, "format_is_fixed", refused.message, param=own) from None
 
     def _output_guards(self) -> GuardRunner | None:
         """Return the validators of the answer, unless the caller is exempt from every one of them."""

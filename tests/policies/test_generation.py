@@ -244,6 +244,10 @@ def test_a_fixed_format_is_injected_and_checked(tmp_path: Path) -> None:
             assert post(run, chat(stream=stream)).json()["error"]["rules"] == ["yes-or-no"]
         refused = post(run, chat(structured_outputs={"choice": ["maybe"]}), "otto")
         assert refused.json()["error"]["code"] == "format_is_fixed"
+        tool = {"type": "function", "function": {"name": "look"}}
+        for forced in ("required", {"type": "function", "function": {"name": "look"}}):
+            refused = post(run, chat(tools=[tool], tool_choice=forced), "otto")
+            assert refused.json()["error"]["code"] == "format_is_fixed"
 
 
 def test_a_body_that_does_not_come_is_a_408(tmp_path: Path) -> None:
