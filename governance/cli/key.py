@@ -197,12 +197,11 @@ def _options(algorithm: str, pem: Path | None, new_passphrase_file: Path | None)
 
 def _told(attributes: dict[str, Any]) -> str:
     """Return a caller's attributes on one line."""
-    several = {name: value if isinstance(value, list) else [value] for name, value in attributes.items()}
-    shown = (
-        f"{value:g}" if isinstance(value, float) else str(value) for values in several.values() for value in values
-    )
-    names = (name for name, values in several.items() for _ in values)
-    return " ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True))
+    shown = []
+    for name, value in attributes.items():
+        for each in value if isinstance(value, list) else [value]:
+            shown.append(f"{name}={int(each) if isinstance(each, float) and each.is_integer() else each}")
+    return " ".join(shown)
 
 
 def _keys_of(ws: Workspace, name: str) -> list[Principal]:

@@ -141,6 +141,35 @@ def test_callers_are_made_and_revoked_by_the_operator(hallmark):
     assert hallmark("key create billing --caller --as auditor")[0] == 1
 
 
+def test_callers_have_attributes_limits_and_a_certificate(hallmark, ws):
+    line = "--group g --attribute purpose=billing --attribute tool=a --attribute tool=b --requests-per-minute 60"
+    line += " --tokens-per-minute 1e5 --tokens-per-day 2e6 --concurrent 4"
+    code, made, err = hallmark(f"key create billing --caller {line}")
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 1e5, "tokens_per_day": 2e6, "concurrent_requests": 4}
+    assert (code, made["attributes"]) == (0, {"purpose": "billing", "tool": ["a", "b"], **limits})
+    assert made["api_key"].startswith("hk_")
+    assert "shown once" in err
+    [listed] = hallmark("key list")[1]["callers"]
+    assert (listed["name"], listed["attributes"]) == ("billing", made["attributes"])
+    text = hallmark("key list", text=True)[1]
+    assert (
+        "purpose=billing requests_per_minute=60 tokens_per_day=2000000 tokens_per_minute=100000 tool=a tool=b" in text
+    )
+    assert hallmark("key create other --caller --attribute purpose")[0] == 2
+    assert hallmark("key create other --caller --attribute tokens_per_day=5")[0] == 2
+    assert hallmark("key create other --caller --requests-per-minute -1")[0] == 2
+    assert hallmark("key create token:corp:ada --caller")[0] == 2
+    assert hallmark(f"key create other --caller --certificate {ws.root}/hallmark.toml")[0] == 2
+    code, _, err = hallmark("key create dana --role approver --attribute a=b")
+    assert (code, "`--caller`" in err) == (2, True)
+
+
+def test_a_caller_of_a_token_is_revoked_by_name(hallmark):
+    assert hallmark("key revoke token:corp:eve --reason left")[1] == {"name": "token:corp:eve", "revoked": "caller"}
+    assert hallmark("key revoke eve --reason left")[0] == 2
+    assert hallmark("key revoke token:corp:ada --reason left --as trainer")[0] == 1
+
+
 def test_the_platform_policy_is_shown_checked_and_changed(hallmark, tmp_path):
     assert hallmark("key create second --role operator")[0] == 0
     text = hallmark("platform show", text=True)[1]
