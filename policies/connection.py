@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from policies.edge import Edge
 
@@ -25,6 +25,60 @@ MOST_HEADERS = 100
 MOST_AHEAD = 8
 """Requests that a connection may send before the first is answered."""
 REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+
+
+class Exchanged(RequestResponseCycle):  # type: ignore[misc]
+    """One request and its answer: as uvicorn's, but head and first piece leave in one write.
+
+    Names and values of headers are this endpoint's own, so they are not searched for line breaks again.
+    """
+
+    _head: bytes = b""
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Take an ASGI message of the answer."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self.response_started, self.waiting_for_100_continue = True, False
+            self._head = self._begin(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        head, self._head = self._head, b""
+        self.transport.write(head + body if head else body)
+        if more:
+            return
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _begin(self, message: dict[str, Any]) -> bytes:
+        """Return the head of the answer; a body of unknown length is sent in chunks."""
+        lines = [STATUS_LINE[message["status"]]]
+        self.chunked_encoding = True
+        closing = False
+        for name, value in (*self.default_headers, *message["headers"]):
+            if name == b"content-length":
+                self.chunked_encoding = False
+            elif name == b"connection":
+                closing = True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if closing:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n")
+        return b"".join(lines)
 
 
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
@@ -125,6 +179,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         self.deadline = math.inf
         self.edge.quiet.pop(self, None)
         super().on_headers_complete()
+        self.cycle.__class__ = Exchanged  # its task has not begun
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # no other protocol is spoken here, and the parser reads no further
 

@@ -64,7 +64,8 @@ class Exchange:
     """The facts of one request; `decision` is its record. `sending` is set once the first byte of a stream left.
 
     `purpose`, `data_class` and `traceparent` are what the caller said in its headers, `` where it did not. `unread` is
-    set while a part of the body has not been read, `code` is that of the refusal, `busy` makes descriptions rarer.
+    set while a part of the body has not been read, `code` is that of the refusal, `busy` makes descriptions rarer,
+    `described` says that the texts of this request are described in its decision.
     `frames` writes the stream, where there is one.
     """
 
@@ -97,6 +98,7 @@ class Exchange:
     unread: bool = False
     code: str = ""
     busy: bool = False
+    described: bool = False
 
     def seat(self, desk: Desk) -> None:
         """Bring the request to the desk that decides it; the gateway lets it go."""
@@ -122,13 +124,9 @@ class Exchange:
             self.inputs = list(texts)
         self.input_chars = sum(map(len, texts))
         self.input_hash = f"blake2b:{state.hexdigest()}"
-        self.input_traits = describe(texts[-1], key) if texts and self.described else {}
-
-    @property
-    def described(self) -> bool:
-        """Whether the texts of this request are described in its decision."""
         every = DESCRIBED_EVERY * BUSY_FACTOR if self.busy else DESCRIBED_EVERY
-        return crc32(self.request_id.encode()) % every == 0
+        self.described = crc32(self.request_id.encode()) % every == 0
+        self.input_traits = describe(texts[-1], key) if texts and self.described else {}
 
     def note_sampling(self, request: Generating) -> None:
         """Keep how repeatable the answer is: greedy, seeded or sampled (batching can still move near-ties)."""
@@ -143,13 +141,13 @@ class Exchange:
 
     def decision(self, key: bytes) -> dict[str, Any]:
         """Return the body of the `gateway.decision` event."""
-        ledger, served = self.ledger, self.served
+        ledger, served, caller = self.ledger, self.served, self.caller
         usage = ledger.usage
-        return {
+        said = {
             "endpoint": served.endpoint,
             "request_id": self.request_id,
-            "principal": self.caller.name if self.caller else "",
-            "groups": sorted(self.caller.groups) if self.caller else [],
+            "principal": caller.name if caller else "",
+            "groups": sorted(caller.groups) if caller else [],
             "model": self.model,
             "candidate": served.candidate,
             "certificate": served.certificate,
@@ -168,6 +166,11 @@ class Exchange:
             "determinism": self.determinism,
             "signals": {"input": self.input_traits, **ledger.signals(key, described=self.described)},
         }
+        if self.purpose:
+            said["purpose"] = self.purpose
+        if self.data_class:
+            said["data_class"] = self.data_class
+        return said
 
     def intent(self) -> dict[str, Any]:
         """Return the body of the `gateway.intent` event."""

@@ -287,10 +287,11 @@ class Gateway:
             return None
         exchange.logged = True
         front = self.front
-        front.metrics.note(exchange)
+        decision = exchange.decision(front.hash_key)
+        front.metrics.note(exchange, decision["output_chars"])
         for observer in front.observers:
             observer.decided(exchange)
-        return front.decisions.outcome(exchange.request_id, exchange.decision(front.hash_key))
+        return front.decisions.outcome(exchange.request_id, decision)
 
     def _receipt(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         stamp = exchange.desk.stamp if exchange.desk is not None else ()

@@ -54,13 +54,13 @@ class Metrics:
         self._latency = [0] * (len(BUCKETS_S) + 1)
         self._seconds = 0.0
 
-    def note(self, exchange: Exchange) -> None:
-        """Count a decided request with its tokens and its refusal."""
+    def note(self, exchange: Exchange, released: int) -> None:
+        """Count a decided request with its tokens, its refusal, and the characters that were released."""
         self.count(exchange.surface, exchange.action, exchange.status, exchange.seconds())
         ledger = exchange.ledger
         if ledger.usage is not None:
             self.tokens(ledger.usage.prompt_tokens, ledger.usage.completion_tokens or 0)
-        self._released += ledger.chars
+        self._released += released
         if exchange.code:
             self.add("refusals_total", code=exchange.code)
             if exchange.status == 429:

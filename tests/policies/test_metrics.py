@@ -84,7 +84,7 @@ def test_a_refusal_is_counted_by_its_code_and_a_budget_once_more() -> None:
     for refusal in (Refusal(429, "rate_limit_exceeded", "slow down"), Refusal(403, "access_denied", "no")):
         exchange = Exchange("chat", Served("prod", "m", "e", "c", "x", "b"))
         exchange.refuse(refusal)
-        metrics.note(exchange)
+        metrics.note(exchange, 0)
     page = samples(metrics.render().decode())
     assert page["refusals_total"]['refusals_totalcode="rate_limit_exceeded"'] == 1
     assert page["refusals_total"]['refusals_totalcode="access_denied"'] == 1
