@@ -86,7 +86,7 @@ def _wrong_field(message: str) -> Refusal:
         return Refusal(400, "unknown_field", f"unknown field `{param}`", param=param)
     place_match = _PLACE.search(message)
     param = place_match["place"][:100] if place_match else ""
-    if param in REFUSED_FIELDS and param not in ("suffix", "prompt"):
+    if param in REFUSED_FIELDS and (param != "prompt" or "null" in message):  # completions take a prompt
         return Refusal(400, "forbidden_field", f"`{param}` is not allowed: {REFUSED_FIELDS[param]}", param=param)
     return Refusal(400, "invalid_field", message[:300], param=param or None)
 

@@ -149,6 +149,7 @@ class Sampling(Decoding, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=8)] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | int | None = None
+    logit_bias: None = None
     user: Short | None = None  # without effect, like the rest
     metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
     service_tier: Short | None = None
@@ -176,6 +177,14 @@ class ChatRequest(Sampling, kw_only=True):
     top_logprobs: int | None = None
     modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
     store: Literal[False] | None = None
+    audio: None = None  # known to OpenAI's client, and null only, like the rest
+    function_call: None = None
+    functions: None = None
+    moderation: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
 
 
 class CompletionRequest(Sampling, kw_only=True):

@@ -132,6 +132,18 @@ def test_what_is_not_taken_is_refused_with_its_reason(surface: str) -> None:
         assert REFUSED_FIELDS[field] in caught.value.message
 
 
+@pytest.mark.parametrize("surface", CLASSES)
+def test_what_is_taken_as_null_only_is_refused_with_its_reason_otherwise(surface: str) -> None:
+    closed = taken(surface) & REFUSED_FIELDS.keys() - VALID[surface].keys() - {"suffix", "modalities"}
+    assert closed or surface == "embeddings"
+    for field in sorted(closed):
+        decode(surface, orjson.dumps({**VALID[surface], field: None}))
+        with pytest.raises(Refusal) as caught:
+            decode(surface, orjson.dumps({**VALID[surface], field: "anything else"}))
+        assert (caught.value.code, caught.value.param) == ("forbidden_field", field)
+        assert REFUSED_FIELDS[field] in caught.value.message
+
+
 def test_every_route_of_vllm_is_taken_or_listed() -> None:
     found = routes()
     assert {"/invocations", "/v1/chat/completions", "/v1/responses"} <= found
