@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 PERIODS = (60.0, 60.0, 86_400.0)
 """Seconds in which a budget refills: requests a minute, tokens a minute, tokens a day."""
-NONE = (float("inf"),) * 3
+INFINITE = float("inf")
+NONE = (INFINITE,) * 3
 SYNC_SECONDS = 1.0
 REWRITE_BYTES = 1 << 20
 VERSION = 1
@@ -52,28 +53,41 @@ class Account:
     spent: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     promised: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     limits: tuple[float, ...] = NONE
-    at_once: float = float("inf")
+    rates: tuple[float, ...] = (0.0, 0.0, 0.0)
+    limited: tuple[int, ...] = ()
+    at_once: float = INFINITE
     running: int = 0
     fingerprint: str | None = None
+
+    def limit(self, limits: tuple[float, ...], at_once: float) -> None:
+        """Take other limits; what is spent stays spent."""
+        self.limits, self.at_once = limits, at_once
+        self.limited = tuple(kind for kind, limit in enumerate(limits) if limit != INFINITE)
+        self.rates = tuple(0.0 if each == INFINITE else each / s for each, s in zip(limits, PERIODS, strict=True))
 
     def pass_time(self, now: float) -> None:
         """Give back what time gives back: a whole limit in its period. A clock that runs backwards gives nothing."""
         passed = now - self.moment
-        if passed <= 0:
+        if passed <= 0.0:
             return
         self.moment = now
-        spent, promised, limits = self.spent, self.promised, self.limits
-        for kind in (0, 1, 2):
-            if promised[kind] > 0.0 or spent[kind] > 0.0:
-                back = passed * limits[kind] / PERIODS[kind] if limits[kind] != NONE[0] else 0.0
-                spent[kind] = max(0.0, spent[kind] - back)
-                promised[kind] = max(0.0, promised[kind] - back)
+        spent, promised, rates = self.spent, self.promised, self.rates
+        for kind in self.limited:
+            back = passed * rates[kind]
+            left = promised[kind] - back
+            promised[kind] = left if left > 0.0 else 0.0
+            left = spent[kind] - back
+            spent[kind] = left if left > 0.0 else 0.0
 
-    @property
-    def exceeds(self) -> bool:
-        """Whether more is spent than the file says."""
-        spent, promised = self.spent, self.promised
-        return spent[0] > promised[0] or spent[1] > promised[1] or spent[2] > promised[2]
+    def spend(self, requests: int, tokens: int) -> bool:
+        """Spend from each limited budget; return whether more is spent now than the file says."""
+        spent, promised, exceeds = self.spent, self.promised, False
+        for kind in self.limited:
+            more = spent[kind] + (tokens if kind else requests)
+            spent[kind] = more if more > 0.0 else 0.0
+            if more > promised[kind]:
+                exceeds = True
+        return exceeds
 
     @property
     def owes(self) -> bool:
@@ -83,7 +97,7 @@ class Account:
     def promise(self, share: float) -> list[float]:
         """Return what to write: what is spent and a share of each limit on top, never more than limit or spent."""
         return [
-            spent if limit == NONE[0] else min(spent + limit * share, max(limit, spent))
+            spent if limit == INFINITE else min(spent + limit * share, max(limit, spent))
             for spent, limit in zip(self.spent, self.limits, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import time
 
 from policies.authorize import Caller
-from policies.budgets import PERIODS, Account, BudgetFile, boot_id, since_boot
+from policies.budgets import INFINITE, PERIODS, Account, BudgetFile, boot_id, since_boot
 from policies.refusal import Refusal
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ NEVER_SECONDS = 3600
 SHARE = 1 / 16
 """Of each limit: so much more than was spent the file says, and so much a kill may cost a caller."""
 MOST_ACCOUNTS, FIRST_SWEEP = 65_536, 1024
-INFINITE = float("inf")
 _ROUNDING = 1e-6
 
 
@@ -96,11 +95,8 @@ class Limits:
         if not more:
             return
         account.pass_time(self._clock())
-        spent, limits = account.spent, account.limits
-        for kind in (1, 2):
-            if limits[kind] != INFINITE:
-                spent[kind] = max(0.0, spent[kind] + more)
-        if self._file is not None and (account.exceeds or _promises_much(account)):
+        exceeds = account.spend(0, more)
+        if self._file is not None and (exceeds or _promises_much(account)):
             try:
                 self._file.save(account, account.promise(SHARE))
             except OSError as error:  # the next admission writes it, or is refused
@@ -127,7 +123,8 @@ class Limits:
         limits, at_once = tuple(_limit(caller, name) for name in BUDGETS), _limit(caller, AT_ONCE)
         if account is None:
             account = self._open(caller.name, limits, now)
-        account.limits, account.at_once, account.fingerprint = limits, at_once, caller.fingerprint
+        account.limit(limits, at_once)
+        account.fingerprint = caller.fingerprint
         account.pass_time(now)
         return account
 
@@ -148,7 +145,7 @@ class Limits:
                 idle = now - account.moment >= PERIODS[2]
             else:
                 account.pass_time(now)
-                idle = not account.running and not any(account.spent)
+                idle = not account.running and not any(account.spent[kind] for kind in account.limited)
             if idle:
                 del self._accounts[name]
         if len(self._accounts) >= MOST_ACCOUNTS:
@@ -158,24 +155,19 @@ class Limits:
     def _spend(self, account: Account, requests: int, tokens: int) -> None:
         """Spend from every budget, or from none; raises Refusal."""
         spent, limits = account.spent, account.limits
-        amounts = (requests, tokens, tokens)
-        for kind in (0, 1, 2):
-            if amounts[kind] and spent[kind] + amounts[kind] > limits[kind] + _ROUNDING:
-                raise _refused(account, amounts)
-        for kind in (0, 1, 2):
-            if limits[kind] != INFINITE:
-                spent[kind] += amounts[kind]
-        if self._file is not None and account.exceeds:
-            self._write(self._file, account, amounts)
+        for kind in account.limited:
+            amount = tokens if kind else requests
+            if spent[kind] + amount > limits[kind] + _ROUNDING and amount:
+                raise _refused(account, (requests, tokens, tokens))
+        if account.spend(requests, tokens) and self._file is not None:
+            self._write(self._file, account, requests, tokens)
 
-    def _write(self, file: BudgetFile, account: Account, amounts: tuple[int, ...]) -> None:
+    def _write(self, file: BudgetFile, account: Account, requests: int, tokens: int) -> None:
         """Put on disk what is about to be used; what cannot be written is not used."""
         try:
             file.save(account, account.promise(SHARE))
         except OSError as error:
-            for kind in (0, 1, 2):
-                if account.limits[kind] != INFINITE:
-                    account.spent[kind] -= amounts[kind]
+            account.spend(-requests, -tokens)
             log.warning("budgets cannot be written: %s", error)
             message = "the budgets cannot be written"
             raise Refusal(503, "budgets_unavailable", message, action="error", retry_after=5) from None
@@ -188,10 +180,8 @@ class Limits:
 
 def _promises_much(account: Account) -> bool:
     """Say whether the file says so much more than is spent that a kill would cost the caller dear."""
-    return any(
-        limit != INFINITE and promised - spent > 4 * SHARE * limit
-        for promised, spent, limit in zip(account.promised, account.spent, account.limits, strict=True)
-    )
+    spent, promised, limits = account.spent, account.promised, account.limits
+    return any(promised[kind] - spent[kind] > 4 * SHARE * limits[kind] for kind in account.limited)
 
 
 def _refused(account: Account, amounts: tuple[int, ...]) -> Refusal:
