@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase, digits, hexdigits
 
 from policies.normalize import VIEWS, clean, is_word
-from policies.pattern import Branch, Chars, Choice, Node, Series
+from policies.pattern import Branch, Chars, Choice, Node, Series, lengths
 from policies.rules import RegexRule, SpanRule
 
 
+@lru_cache(maxsize=512)
 def view_of(name: str, text: str) -> tuple[str, list[int]]:
     """Return a text as a view has it, and for each character of that the place it came from."""
     if name == "exact":
@@ -22,26 +24,32 @@ def view_of(name: str, text: str) -> tuple[str, list[int]]:
     return "".join(views), [place for place, view in enumerate(views) for _ in view]
 
 
-def readings(text: str, coding: str) -> list[str]:
-    """Return what a text says in a coding: every run of it at every alignment, or with its percent escapes read."""
+@lru_cache(maxsize=64)
+def readings(text: str, coding: str, least: int = 1) -> tuple[str, ...]:
+    """Return what a text says in a coding: every run of it at every alignment, or with its percent escapes read.
+
+    What a byte that is no text parts counts as texts of their own; those shorter than `least` may be left out.
+    """
     if coding == "url":
-        if "%" not in text:
-            return []
-        return [re.sub("%([0-9A-Fa-f]{2})", lambda found: _SAID[int(found[1], 16)], text)]
-    values, width = (_BASE64, 6) if coding == "base64" else (_HEX, 4)
-    out = []
-    for run in re.findall(f"[{re.escape(''.join(values))}]+", text):
-        for begin in range(4 if coding == "base64" else 2):
+        said = [re.sub("%([0-9A-Fa-f]{2})", lambda found: _SAID[int(found[1], 16)], text)] if "%" in text else []
+    else:
+        said = list(_runs(text, least, *((_BASE64, 6, 4) if coding == "base64" else (_HEX, 4, 2))))
+    return tuple(dict.fromkeys(part for each in said for part in each.split(_BREAK) if part))
+
+
+def _runs(text: str, least: int, values: dict[str, int], width: int, alignments: int) -> Iterator[str]:
+    for run in re.findall(f"[{re.escape(''.join(values))}]{{{-(-8 * least // width)},}}", text):
+        for begin in range(alignments):
             bits = "".join(f"{values[char]:0{width}b}" for char in run[begin:])
-            out.append("".join(_SAID[int(bits[place : place + 8], 2)] for place in range(0, len(bits) - 7, 8)))
-    return out
+            yield "".join(_SAID[int(bits[place : place + 8], 2)] for place in range(0, len(bits) - 7, 8))
 
 
+_BREAK = "\ud800"
 _ALPHABET = ascii_uppercase + ascii_lowercase + digits + "+/"
 _BASE64 = {**{char: value for value, char in enumerate(_ALPHABET)}, "-": 62, "_": 63}
 _HEX = {char: int(char, 16) for char in hexdigits}
-_SAID = [chr(code) if 32 <= code < 127 or code in (9, 10, 13) else "\ud800" for code in range(256)]
-"""What a byte says; one that is no text is a lone surrogate, which nothing matches."""
+_SAID = [chr(code) if 32 <= code < 127 or code in (9, 10, 13) else _BREAK for code in range(256)]
+"""What a byte says; one that is no text parts what is on its sides."""
 
 
 class Reference:
@@ -51,6 +59,7 @@ class Reference:
         self.rule, self.view = rule, rule.view
         self.branches = rule.branches()
         self._bodies = [re.compile(expression(branch.body)) for branch in self.branches]
+        self._shortest = [lengths(branch.body)[0] for branch in self.branches]
         self._passes = rule.passes if checked and isinstance(rule, RegexRule) and rule.check is not None else None
 
     def finds(self, text: str) -> bool:
@@ -60,10 +69,13 @@ class Reference:
     def found(self, text: str) -> Iterator[bool]:
         """Yield, for each branch, whether it matches anywhere in a text."""
         text = clean(text)
-        texts = [text, *(said for coding in self.rule.decoded for said in readings(text, coding))]
+        texts = [
+            text,
+            *(said for coding in self.rule.decoded for said in readings(text, coding, min(8, *self._shortest))),
+        ]
         seen = [(each, *view_of(self.view, each)) for each in texts]
-        for branch, body in zip(self.branches, self._bodies, strict=True):
-            yield any(self._matches(*each, branch, body) for each in seen)
+        for branch, body, least in zip(self.branches, self._bodies, self._shortest, strict=True):
+            yield any(self._matches(*each, branch, body) for each in seen if len(each[1]) >= least)
 
     def _matches(self, text: str, view: str, origin: list[int], branch: Branch, body: re.Pattern[str]) -> bool:
         if not body.search(view):

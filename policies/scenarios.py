@@ -7,7 +7,7 @@ lines they feed synthetic data and evaluation suites. The same bundle, seed and 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -54,13 +54,14 @@ class Scenarios:
         """Return those of a bundle."""
         return cls(bundle.spec.rules)
 
-    def rows(self, per_rule: int, seed: int = 0) -> Iterator[Scenario]:
+    def rows(self, per_rule: int, seed: int = 0, only: Collection[str] | None = None) -> Iterator[Scenario]:
         """Yield up to `per_rule` violating and as many compliant texts a rule, shared out over its sides.
 
-        Fewer where a rule has no more: a limit has few edges, a checksum may be out of reach; see `made_for`.
+        Fewer where a rule has no more: a limit has few edges, a checksum may be out of reach; see `made_for`. `only`
+        names the rules that are wanted; the rows of a rule are the same with and without it.
         """
         for rule in self.rules:
-            if made_for(rule):
+            if made_for(rule) or (only is not None and rule.id not in only):
                 continue
             sides = [side for side in SIDES if rule.applies_to(side)]
             for number, side in enumerate(sides):

@@ -42,12 +42,12 @@ def targets_of(tmp_path: Path, rules: list[dict[str, Any]]) -> Targets:
     return compile_targets(load(folder))
 
 
-def disagreements(targets: Targets, per_rule: int, seed: int = 0) -> list[str]:
-    """Return where the four targets differ on the scenarios of a bundle, one line each."""
+def disagreements(targets: Targets, per_rule: int, seed: int = 0, every: int = 1) -> list[str]:
+    """Return where the four targets differ on the scenarios of every so many rules of a bundle, one line each."""
     rules = {rule.id: rule for rule in targets.bundle.spec.rules}
     told = {each.rule: each for each in targets.rules}
     found = []
-    for row in targets.scenarios.rows(per_rule, seed):
+    for row in targets.scenarios.rows(per_rule, seed, list(rules)[::every]):
         others = frozenset(rules) - {row.rule}
         formats = frozenset(name for name in others if isinstance(rules[name], WHOLE) or not told[name].scenarios)
         found += _of_check(targets.enforcer, others, row, single=True)
@@ -98,20 +98,20 @@ def _of_constraint(told: RuleTargets, row: Scenario) -> list[tuple[Scenario, str
     return [] if passed == (row.kind == "compliant") else [(row, f"decoding lets it through: {passed}")]
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_shipped_bundles_mean_the_same_four_times(folder: Path) -> None:
-    assert disagreements(compile_targets(load(folder)), per_rule=2) == []
+def test_shipped_bundles_mean_the_same_four_times() -> None:
+    assert disagreements(compile_targets(load(SHIPPED[0])), per_rule=2, every=12) == []
+    assert disagreements(compile_targets(load(SHIPPED[1])), per_rule=4) == []
 
 
 @pytest.mark.slow
-def test_the_default_bundle_on_more_texts() -> None:
-    assert disagreements(compile_targets(load(SHIPPED[0])), per_rule=8, seed=1) == []
+def test_every_rule_of_the_default_bundle() -> None:
+    assert disagreements(compile_targets(load(SHIPPED[0])), per_rule=2, seed=1) == []
 
 
 def test_formats_mean_the_same_while_decoding(tmp_path: Path) -> None:
     targets = targets_of(tmp_path, [{"side": "output", **rule} for rule in FORMATS])
     assert [each.stage for each in targets.rules] == [DURING, DURING, HINDERED, AFTER]
-    assert disagreements(targets, per_rule=25) == []
+    assert disagreements(targets, per_rule=12) == []
     bird = targets.rules[2]
     assert not lets_through(bird.constraint, "about Project Nightjar, briefly")
     assert lets_through(bird.constraint, "about project nightjar, briefly")  # the check finds this one
@@ -141,7 +141,7 @@ LIMIT = st.fixed_dictionaries({"kind": st.just("max_length"), "side": SIDE, "cha
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
