@@ -17,7 +17,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -57,18 +56,6 @@ class Size:
 
 LARGE = Size(16, 2048, 8192, 32, 64, 256, 256)
 SMALL = Size(2, 128, 256, 4, 4, 8, 24)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process, user and system, from the kernel's clock of that process."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_model(folder: Path, size: Size) -> int:
@@ -206,10 +193,12 @@ async def ask(place: Path | int, body: dict[str, Any]) -> dict[str, Any]:
             f"content-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n")  # fmt: skip
     begun = time.perf_counter()
     writer.write(head.encode() + raw)
-    data, first = b"", 0.0
+    pieces, first = [], 0.0
     while piece := await reader.read(1 << 16):
-        data += piece
-        first = first or (time.perf_counter() - begun if SPOKEN.search(data) else 0.0)
+        pieces.append(piece)
+        if not first and SPOKEN.search(piece):
+            first = time.perf_counter() - begun
+    data = b"".join(pieces)
     writer.close()
     header, _, payload = data.partition(b"\r\n\r\n")
     text, tokens = "", 0
@@ -325,6 +314,7 @@ def main() -> None:
     parser.add_argument("--engine", default="vllm")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("plain", "fp8", "two_gpus"), help="one of the engine's starts")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--uds", type=Path, help=argparse.SUPPRESS)
@@ -353,7 +343,7 @@ def main() -> None:
             runs = [("plain", {**options, "adapters": adapters})]
             runs += [("fp8", {**options, "quantisation": "fp8"})] if devices else []
             runs += [("two_gpus", {**options, "tensor_parallel_size": 2})] if devices > 1 else []
-        for label, wanted in runs:
+        for label, wanted in [run for run in runs if chosen.only in (None, run[0])]:
             place = folder / label
             place.mkdir()
             try:
