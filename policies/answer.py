@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from policies import surfaces
-from policies.arguments import ArgumentStream, check_arguments
 from policies.engine import Enforcer, OutputStream
 from policies.frames import Frames
+from policies.json_stream import JsonStream, check_json
 from policies.refusal import Refusal, blocked
 from policies.stream import Piece
 from policies.surfaces import Channel, ChatChoice, ChunkChoice, TextChoice, ToolPiece, Turn
@@ -101,21 +101,22 @@ class StreamedAnswer:
     """Turns the engine's events into the caller's: feed it payloads, send what it returns.
 
     `refusal` is set once a rule has blocked, `cut` once a rule has aborted every choice: either way the engine is to
-    stop. `exempt` are rules that the caller is exempt from, `choices` how many answers were asked for.
+    stop. `exempt` are rules that the caller is exempt from, `choices` how many answers were asked for, `json`
+    whether as JSON.
     """
 
     def __init__(
         self, enforcer: Enforcer, surface: str, frames: Frames, tools: frozenset[str], *, exempt: frozenset[str] = NONE,
-        choices: int = 1,
+        choices: int = 1, json: bool = False,
     ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.refusal: Refusal | None = None
         self.done = self.cut = False
         self._enforcer, self._surface, self._frames, self._tools = enforcer, surface, frames, tools
-        self._streams: dict[Channel, OutputStream | ArgumentStream] = {}
+        self._streams: dict[Channel, OutputStream | JsonStream] = {}
         self._main = enforcer.guards_off(surface) | exempt
         self._elsewhere = elsewhere(enforcer) | self._main
-        self._asked = choices
+        self._asked, self._json = choices, json
         self._choices: set[int] = set()
         self._spoken: set[int] = set()
         self._aborted: set[int] = set()
@@ -230,15 +231,16 @@ class StreamedAnswer:
             choice.finish_reason = None
         return self._speak(choice)
 
-    def _stream(self, channel: Channel) -> OutputStream | ArgumentStream:
+    def _stream(self, channel: Channel) -> OutputStream | JsonStream:
         """Return the stream of a channel."""
         stream = self._streams.get(channel)
         if stream is None:
             name = channel[1]
-            if name.startswith("tool:"):
-                stream = ArgumentStream(self._enforcer, self._elsewhere)
+            exempt = self._main if name in MAIN else self._elsewhere
+            if name.startswith("tool:") or (self._json and name in MAIN):
+                stream = JsonStream(self._enforcer, exempt, self._elsewhere)
             else:
-                stream = self._enforcer.stream(exempt=self._main if name in MAIN else self._elsewhere)
+                stream = self._enforcer.stream(exempt=exempt)
             self._streams[channel] = stream
         return stream
 
@@ -300,10 +302,10 @@ class StreamedAnswer:
 
 
 def enforce_whole(
-    enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[str], ledger: Ledger, exempt: frozenset[str] = NONE
-) -> Refusal | None:
+    enforcer: Enforcer, answer: surfaces.Whole, tools: frozenset[str], ledger: Ledger, exempt: frozenset[str] = NONE,
+    *, json: bool = False,
+) -> Refusal | None:  # fmt: skip
     """Put every text of a whole answer through the output rules, in place; return the refusal when one blocks."""
-    away = elsewhere(enforcer) | exempt
     for choice in answer.choices:
         if isinstance(choice, ChatChoice):
             choice.message.role = "assistant"
@@ -317,7 +319,7 @@ def enforce_whole(
             if not text or aborted:
                 slot.put("")
                 continue
-            piece = check_text(enforcer, slot.key[1], text, exempt, away)
+            piece = check_text(enforcer, slot.key[1], text, exempt, json=json)
             ledger.hit(rule_ids(piece))
             if piece.blocked and not piece.aborts:
                 return blocked([piece.blocked], "answer")
@@ -333,11 +335,13 @@ def enforce_whole(
     return None
 
 
-def check_text(enforcer: Enforcer, name: str, text: str, exempt: frozenset[str], away: frozenset[str]) -> Piece:
-    """Return what of a whole text may leave; `exempt` in the main channel, `away` (`elsewhere` too) in all others."""
-    if name.startswith("tool:"):
-        return check_arguments(enforcer, text, away)
-    return enforcer.check_output(text, exempt=exempt if name in MAIN else away)
+def check_text(enforcer: Enforcer, name: str, text: str, exempt: frozenset[str], *, json: bool = False) -> Piece:
+    """Return what of the whole text of a channel may leave; `json`: the main channel was asked for as JSON."""
+    away = elsewhere(enforcer) | exempt
+    main = name in MAIN
+    if name.startswith("tool:") or (json and main):
+        return check_json(enforcer, text, exempt if main else away, away)
+    return enforcer.check_output(text, exempt=exempt if main else away)
 
 
 def release_whole(answer: surfaces.Whole, ledger: Ledger) -> None:

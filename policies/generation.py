@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from policies import embeddings, fim, responses_answer, surfaces
-from policies.answer import Ledger, StreamedAnswer, check_text, elsewhere, enforce_whole, release_whole
+from policies.answer import Ledger, StreamedAnswer, check_text, enforce_whole, release_whole
 from policies.decode import OUTPUT_FORMATS, decode_fields
 from policies.embeddings import EmbeddingsRequest
 from policies.exchange import Exchange
@@ -65,6 +65,7 @@ class Generation:
         self._exempt: frozenset[str] = frozenset()
         self._input_tokens = 0
         self._choices = 1
+        self._json = False
         self._frames: Frames
 
     # ---- before the engine -------------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ class Generation:
             raise access_denied(action, decision.reasons)
         self._exempt = desk.authorizer.exemptions(self.caller, desk.model, desk.rules)
         self._guards = self._output_guards()
+        self._json = wanted in ("response_format", "structured_outputs.json")
         # A forced tool call is a format of the caller's own too: the engine would drop the rule's for it.
         choice = getattr(request, "tool_choice", None)
         own = wanted or ("" if choice in (None, "none", "auto") else "tool_choice")
@@ -192,7 +194,9 @@ class Generation:
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
         salt = _salt(self.caller.name, self.front.hash_key)
-        body = encode(request, served.engine_model, served.defaults, self._injected({}), salt)
+        injected = self._injected({})
+        self._json = self._json or "json" in injected.get("structured_outputs", ())
+        body = encode(request, served.engine_model, served.defaults, injected, salt)
         exchange.note_sampling(request)  # with the candidate's defaults
         return body
 
@@ -221,8 +225,9 @@ class Generation:
             return
         await self._started(call)
         streamed = StreamedAnswer(
-            self.desk.enforcer, self._kind, frames, self._tools, exempt=self._exempt, choices=self._choices
-        )
+            self.desk.enforcer, self._kind, frames, self._tools, exempt=self._exempt, choices=self._choices,
+            json=self._json,
+        )  # fmt: skip
         self.exchange.ledger = streamed.ledger
         rest, out = b"", b""
         while not streamed.done:
@@ -277,7 +282,7 @@ class Generation:
         if not answer.choices:
             raise UpstreamBroken("the engine sent no choice")
         ledger = self.exchange.ledger
-        refusal = enforce_whole(self.desk.enforcer, answer, self._tools, ledger, self._exempt)
+        refusal = enforce_whole(self.desk.enforcer, answer, self._tools, ledger, self._exempt, json=self._json)
         self._note(ledger)
         if refusal is not None:
             raise refusal
@@ -299,8 +304,7 @@ class Generation:
                 self.exchange.hit([outcome.rule])
                 if outcome.action == "block":
                     raise blocked([outcome.rule], "answer")
-                away = elsewhere(self.desk.enforcer) | self._exempt
-                piece = check_text(self.desk.enforcer, slot.key[1], outcome.text, self._exempt, away)
+                piece = check_text(self.desk.enforcer, slot.key[1], outcome.text, self._exempt, json=self._json)
                 if piece.blocked:
                     raise blocked([piece.blocked], "answer")
                 self.exchange.action = "redact"

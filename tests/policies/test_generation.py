@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,30 @@ def test_the_certified_system_prompt_comes_first(tmp_path: Path) -> None:
     with gateway_running(tmp_path, system_prompt="be brief") as run:
         post(run, chat())
         assert run.engine.requests[0]["messages"] == [{"role": "system", "content": "be brief"}, *ASK]
+
+
+JSON_RULES = """\
+name: structured
+rules:
+  - {id: keys-stay-inside, kind: regex, side: output, type: api_key, pattern: 'sk-[a-z0-9]{8,24}'}
+  - {id: an-object, kind: json_schema, schema: {type: object}}
+"""
+HIDDEN = '{"key": "sk-\\u0061bcdef123456", "note": "caf\\u00e9"}'
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["asked for", "fixed by a rule"])
+def test_an_answer_in_json_hides_nothing_by_escapes(tmp_path: Path, run: Running, fixed: bool) -> None:
+    wanted: dict[str, Any] = {} if fixed else {"response_format": {"type": "json_object"}}
+    with gateway_running(tmp_path, rules=JSON_RULES) if fixed else nullcontext(run) as here:
+        here.engine.script = Script(list(HIDDEN))
+        for stream in (False, True):
+            asked: Any = {"model": "stdlib", "messages": ASK, "stream": stream, **wanted}
+            answer: Any = client(here, "otto").chat.completions.create(**asked)
+            if stream:
+                said = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            else:
+                said = answer.choices[0].message.content
+            assert json.loads(said) == {"key": "[REDACTED:api_key]", "note": "caf\u00e9"}
 
 
 class Cutter:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.arguments import ArgumentStream, check_arguments
 from policies.engine import Enforcer
+from policies.json_stream import JsonStream, check_json
 from tests.policies.enforcing import enforcer_of
 from tests.policies.running import SECRET
 
@@ -22,6 +22,7 @@ ENFORCER = enforcer_of(
     {"kind": "terms", "type": "bomb", "terms": ["sarin"], "action": "block"},
 )
 NONE: frozenset[str] = frozenset()
+RULE = frozenset({"r0"})
 
 
 def spelled(text: str, escaped: list[bool]) -> str:
@@ -36,7 +37,7 @@ def spelled(text: str, escaped: list[bool]) -> str:
 
 
 def streamed(enforcer: Enforcer, pieces: list[str]) -> tuple[str, str | None]:
-    stream = ArgumentStream(enforcer, NONE)
+    stream = JsonStream(enforcer, NONE, NONE)
     out, blocked = "", None
     for piece in [*map(stream.push, pieces)]:
         out += piece.text
@@ -59,14 +60,14 @@ def streamed(enforcer: Enforcer, pieces: list[str]) -> tuple[str, str | None]:
     ],
 )
 def test_whole_arguments(arguments: str, safe: str) -> None:
-    assert check_arguments(ENFORCER, arguments, NONE).text == safe
+    assert check_json(ENFORCER, arguments, NONE, NONE).text == safe
 
 
 def test_a_blocking_rule_ends_the_arguments_before_the_match() -> None:
     for pieces in (['{"a": "make s\\u0061rin now"}'], list('{"a": "make s\\u0061rin now"}')):
         text, blocked = streamed(ENFORCER, pieces)
         assert (text, blocked) == ('{"a": "make ', "r3")
-    assert check_arguments(ENFORCER, '"s\\u0061rin"', NONE).blocked == "r3"
+    assert check_json(ENFORCER, '"s\\u0061rin"', NONE, NONE).blocked == "r3"
 
 
 TEXTS = st.text('abcdefgsk-019 BEGIN\nprojectorion"\\é😀', max_size=24) | st.sampled_from(
@@ -79,7 +80,7 @@ def test_every_cut_releases_the_same_and_nothing_of_a_match(
     texts: list[str], escaped: list[bool], sizes: list[int]
 ) -> None:
     arguments = '{"k": [' + ", ".join(f'"{spelled(text, escaped)}"' for text in texts) + "]}"
-    whole = check_arguments(ENFORCER, arguments, NONE)
+    whole = check_json(ENFORCER, arguments, NONE, NONE)
     pieces, place = [], 0
     for size in [*sizes, len(arguments)]:
         pieces.append(arguments[place : place + size])
@@ -94,16 +95,16 @@ def test_every_cut_releases_the_same_and_nothing_of_a_match(
 @given(st.dictionaries(st.text('ab"\\\né😀 ', max_size=6), st.text('xyz"\\\té 0', max_size=9)), st.booleans())
 def test_clean_arguments_mean_the_same(value: dict[str, str], ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
-    assert json.loads(check_arguments(ENFORCER, text, NONE).text) == value
-    assert check_arguments(ENFORCER, json.dumps(value, ensure_ascii=False), NONE).hits == ()
+    assert json.loads(check_json(ENFORCER, text, NONE, NONE).text) == value
+    assert check_json(ENFORCER, json.dumps(value, ensure_ascii=False), NONE, NONE).hits == ()
 
 
 def test_an_exempt_rule_does_not_act() -> None:
-    assert check_arguments(ENFORCER, '"sk-\\u0061bcdefgh"', frozenset({"r0"})).text == '"sk-abcdefgh"'
+    assert check_json(ENFORCER, '"sk-\\u0061bcdefgh"', RULE, RULE).text == '"sk-abcdefgh"'
 
 
 def test_a_stream_holds_no_more_than_a_rule_claims() -> None:
-    stream = ArgumentStream(ENFORCER, NONE)
+    stream = JsonStream(ENFORCER, NONE, NONE)
     assert stream.push('{"a": "hello sk-abc').text == '{"a": "hello '
     assert stream.held == len("sk-abc")
     assert stream.push('"').text == 'sk-abc"'

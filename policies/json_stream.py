@@ -1,4 +1,4 @@
-"""The channel of a tool call's arguments: JSON text, enforced on what its strings say as well as on how it is spelled.
+"""A channel of JSON (a tool call's arguments, an answer asked for as JSON): what its strings say is enforced as well.
 
 Every string, decoded, passes the rules as a text of its own; what they release is spelled again, the shortest way, and
 the JSON so made passes the rules once more as one text. So no escape hides a match. A match that begins in one string
@@ -14,13 +14,16 @@ from policies.engine import Enforcer, Hit, OutputStream, Piece
 from policies.json_strings import JsonStrings, Part, encode
 
 
-class ArgumentStream:
-    """An `OutputStream` for the arguments of one tool call: `push` each piece, then `finish` once."""
+class JsonStream:
+    """An `OutputStream` for one channel of JSON: `push` each piece, then `finish` once.
 
-    __slots__ = ("_closed", "_enforcer", "_exempt", "_inner", "_outer", "_strings")
+    `exempt` are the rules that do not apply to the JSON, `inside` those that do not apply to its strings either.
+    """
 
-    def __init__(self, enforcer: Enforcer, exempt: frozenset[str]) -> None:
-        self._enforcer, self._exempt = enforcer, exempt
+    __slots__ = ("_closed", "_enforcer", "_inner", "_inside", "_outer", "_strings")
+
+    def __init__(self, enforcer: Enforcer, exempt: frozenset[str], inside: frozenset[str]) -> None:
+        self._enforcer, self._inside = enforcer, inside
         self._outer = enforcer.stream(exempt=exempt)
         self._inner: OutputStream | None = None
         self._strings = JsonStrings()
@@ -61,7 +64,7 @@ class ArgumentStream:
         """Put a part of a string through the rules; None where a string was empty."""
         if kind == "inside":
             if self._inner is None:
-                self._inner = self._enforcer.stream(exempt=self._exempt)
+                self._inner = self._enforcer.stream(exempt=self._inside)
             return self._inner.push(text)
         inner, self._inner = self._inner, None
         return inner.finish() if inner is not None else None
@@ -78,9 +81,9 @@ class ArgumentStream:
         return replace(piece, hits=hits + piece.hits) if hits else piece
 
 
-def check_arguments(enforcer: Enforcer, text: str, exempt: frozenset[str]) -> Piece:
-    """Return what of whole arguments may go to the caller: the same as for every way to stream them."""
-    stream = ArgumentStream(enforcer, exempt)
+def check_json(enforcer: Enforcer, text: str, exempt: frozenset[str], inside: frozenset[str]) -> Piece:
+    """Return what of whole JSON may go to the caller: the same as for every way to stream it."""
+    stream = JsonStream(enforcer, exempt, inside)
     piece = stream.push(text)
     if piece.blocked is not None:
         return piece
