@@ -21,7 +21,6 @@ def create(
         SpecError: only a token or a certificate gives such a name, a limit is not a number, or it is no certificate.
     """
     from policies.callers import RESERVED, create_key
-    from policies.certificates import thumbprint
 
     if not name or name.startswith(RESERVED):
         raise SpecError(f"no key can be named `{name}`", hint=f"names with {' or '.join(RESERVED)} are of others")
@@ -30,12 +29,22 @@ def create(
     token, key_id, key_hash = create_key()
     body = {"groups": sorted(groups), "attributes": dict(attributes or {}), "key_id": key_id, "key_hash": key_hash}
     if certificate:
-        try:
-            body["certificate"] = thumbprint(certificate)
-        except ValueError:
-            raise SpecError("not a certificate", hint="write it as PEM") from None
+        body["certificate"] = _thumbprint(certificate)
     ws.record("caller.created", name, body, actor=actor)
     return token
+
+
+def _thumbprint(pem: str) -> str:
+    """Return the thumbprint of a certificate. Raises SpecError when the text is none, or several."""
+    from cryptography import x509
+
+    from policies.certificates import thumbprint
+
+    try:
+        x509.load_pem_x509_certificate(pem.encode())
+        return thumbprint(pem)
+    except ValueError:
+        raise SpecError("not a certificate", hint="write one, and nothing else, as PEM") from None
 
 
 def attributes_of(pairs: Sequence[str], limits: Mapping[str, float | None]) -> dict[str, Any]:

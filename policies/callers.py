@@ -88,19 +88,10 @@ class Callers:
 
         Keys of issuers that cannot be had are not counted: each has its own time to live.
         """
-        if self._unread_since is None:
-            self._unread_since = self._clock()
+        worked = self._reread()
         if self._tokens is not None:
             self._tokens.refresh()
-        try:
-            self._read()
-            if self._certificates is not None:
-                self._certificates.refresh()
-        except Exception:
-            log.warning("cannot read the callers again; the last table stays in force for a while", exc_info=True)
-            return False
-        self._unread_since = None
-        return True
+        return worked
 
     def __len__(self) -> int:
         return len(self._table)
@@ -136,6 +127,19 @@ class Callers:
         return self._standing(await caller)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def _reread(self) -> bool:
+        if self._unread_since is None:
+            self._unread_since = self._clock()
+        try:
+            self._read()
+            if self._certificates is not None:
+                self._certificates.refresh()
+        except Exception:
+            log.warning("cannot read the callers again; the last table stays in force for a while", exc_info=True)
+            return False
+        self._unread_since = None
+        return True
 
     def _read(self) -> None:
         rows, revoked = self._source(), frozenset(self._revocations())

@@ -108,7 +108,9 @@ class Limits:
             self._file.close(self._accounts.values())
             self._file = None
 
-    def __len__(self) -> int:
+    @property
+    def accounts(self) -> int:
+        """How many principals are kept in memory."""
         return len(self._accounts)
 
     # ---- one account -----------------------------------------------------------------------------------------------

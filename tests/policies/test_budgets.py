@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import budgets
 from policies.authorize import Caller
+from policies.callers import Callers
 from policies.limits import SHARE, Limits
 from policies.refusal import Refusal
 from registry.errors import Locked
+from tests.policies.running import gateway_running
 
 ROOT = Path(__file__).resolve().parents[2]
 WHO = Caller("mia", frozenset(), {"requests_per_minute": 60, "tokens_per_day": 86_400})
@@ -270,3 +274,30 @@ def test_kill_9_of_a_real_process_gains_nothing(tmp_path: Path) -> None:
         limits.admit(who, 10_000_000 - spent + 20_000)  # 20,000 are given back in three minutes
     limits.admit(who, 10_000_000 - spent - 4_000_000)
     limits.close()
+
+
+def test_over_http_a_restarted_gateway_remembers_what_was_used(tmp_path: Path) -> None:
+    path = tmp_path / "budgets"
+
+    def callers(rows: list[dict[str, Any]]) -> Callers:
+        rows[0]["attributes"] = {"tokens_per_day": 300, "requests_per_minute": 100}
+        return Callers(lambda: rows)
+
+    body = {"model": "stdlib", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 250}
+    statuses, refused = [], None
+    for number in range(2):
+        limits = Limits(path)
+        with gateway_running(tmp_path / f"run{number}", callers=callers, limits=limits) as running:
+            headers = {"Authorization": f"Bearer {running.keys['mia']}"}
+            for _ in range(12):
+                refused = httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers)
+                statuses.append(refused.status_code)
+                if refused.status_code == 429:
+                    break
+        limits.close()
+    assert statuses == [200] * (len(statuses) - 2) + [429, 429]  # the second run lets nothing through
+    assert len(statuses) > 2
+    assert refused is not None
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert "300 tokens a day" in refused.json()["error"]["message"]
+    assert 60 < int(refused.headers["retry-after"]) < 86_400
