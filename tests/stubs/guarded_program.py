@@ -6,6 +6,8 @@ import random
 import sys
 import warnings
 
+for heavy in ("litellm", "transformers"):  # guardrails looks whether a model is one of theirs
+    sys.modules[heavy] = None
 sys.modules["nltk"] = None  # guardrails would try to download `punkt` when it is imported
 warnings.filterwarnings("ignore")
 
