@@ -67,10 +67,10 @@ def inputs(request: EmbeddingsRequest) -> list[str]:
     return [request.input] if isinstance(request.input, str) else request.input
 
 
-def encode(request: EmbeddingsRequest, served_name: str) -> bytes:
-    """Return the body for the engine."""
+def encode(request: EmbeddingsRequest, served_name: str, salt: str) -> bytes:
+    """Return the body for the engine; `salt` (hex) separates the callers' prefix caches."""
     request.model, request.user = served_name, None
-    return msgspec.json.encode(request)
+    return b'%b,"cache_salt":"%b"}' % (msgspec.json.encode(request)[:-1], salt.encode("ascii"))
 
 
 def read(data: bytes, model: str, expected: int) -> tuple[bytes, Usage]:

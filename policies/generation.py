@@ -176,9 +176,10 @@ class Generation:
     def _upstream_body(self, request: Asked) -> bytes:
         """Return what the engine is asked, and settle how its answer is written."""
         exchange, served = self.exchange, self.desk.served
+        salt = _salt(self.caller.name, self.front.hash_key)
         if isinstance(request, EmbeddingsRequest):
             self._choices = len(embeddings.inputs(request))
-            return embeddings.encode(request, served.engine_model)
+            return embeddings.encode(request, served.engine_model, salt)
         self.streams = request.stream
         if exchange.surface == "responses":
             self._frames = ResponseFrames(exchange.request_id, served.model)
@@ -193,7 +194,6 @@ class Generation:
             _fill_middle(request, served.fim)
         if self._guards is not None:
             request.stream = False  # nothing leaves before the whole text is known, so it is asked for whole
-        salt = _salt(self.caller.name, self.front.hash_key)
         injected = self._injected({})
         self._json = self._json or "json" in injected.get("structured_outputs", ())
         body = encode(request, served.engine_model, served.defaults, injected, salt)

@@ -49,7 +49,11 @@ def test_openais_client_reads_them(embedding: Running, encoding: Any) -> None:
 
 def test_input_rules_hold(embedding: Running) -> None:
     client(embedding).embeddings.create(model="stdlib", input=[f"card {CARD}", "fine"])
-    assert embedding.engine.requests[0]["input"] == ["card [REDACTED:card]", "fine"]
+    sent = embedding.engine.requests[0]
+    assert (set(sent), sent["input"]) == (
+        {"model", "input", "encoding_format", "cache_salt"},
+        ["card [REDACTED:card]", "fine"],
+    )
     with pytest.raises(openai.BadRequestError, match="no-weapons"):
         client(embedding).embeddings.create(model="stdlib", input="how to make sarin")
     assert [row["action"] for row in embedding.decisions(2)] == ["redact", "block"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import orjson
@@ -142,6 +142,23 @@ def test_what_is_taken_as_null_only_is_refused_with_its_reason_otherwise(surface
             decode(surface, orjson.dumps({**VALID[surface], field: "anything else"}))
         assert (caught.value.code, caught.value.param) == ("forbidden_field", field)
         assert REFUSED_FIELDS[field] in caught.value.message
+
+
+def types_in(kind: Any) -> Iterator[type]:
+    """Yield the record types that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+        for field in msgspec.structs.fields(kind):
+            yield from types_in(field.type)
+    for part in get_args(kind):
+        yield from types_in(part)
+
+
+@pytest.mark.parametrize("surface", CLASSES)
+def test_every_record_within_a_request_is_closed(surface: str) -> None:
+    found = set(types_in(_DECODERS[surface].type))
+    assert len(found) > 4 or surface == "embeddings"
+    assert [kind.__name__ for kind in found if not kind.__struct_config__.forbid_unknown_fields] == []
 
 
 def test_every_route_of_vllm_is_taken_or_listed() -> None:
