@@ -6,14 +6,14 @@ Loading is the gate: rules outside of the language, or access rules that do not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from policies.authorize import ACTIONS, Authorizer, Caller, ModelState
+from policies.authorize import ACTIONS, EXEMPT, Authorizer, Caller, ModelState
 from policies.compiled import CompiledCache
 from policies.engine import Enforcer, Piece
 from policies.rules import AnyRule, CodeRule, SpanRule
@@ -127,7 +127,7 @@ class PolicyTest(pydantic.BaseModel):
 
 
 class AccessTest(pydantic.BaseModel):
-    """One request: whether it is allowed and by which policies."""
+    """One request: whether it is allowed and by which policies; of the action `exempt`, past which `rule`."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -135,6 +135,7 @@ class AccessTest(pydantic.BaseModel):
     groups: list[str] = []
     attributes: dict[str, Any] = {}
     action: str = "chat"
+    rule: str = ""
     status: str = "certified"
     context: dict[str, Any] = {}
     allowed: bool
@@ -170,7 +171,7 @@ def run_tests(folder: Path) -> list[TestOutcome]:
     tests = load_spec(folder / "tests.yaml", TestsSpec)
     enforcer, authorizer = Enforcer(compile_bundle(bundle)), Authorizer(bundle)
     texts = [_run_text(enforcer, test) for test in tests.texts]
-    return texts + [_run_access(authorizer, test) for test in tests.access]
+    return texts + [_run_access(authorizer, test, bundle.spec.rules) for test in tests.access]
 
 
 def scan_texts(compiled: CompiledBundle, records: Iterable[Mapping[str, Any]], side: str) -> Iterator[dict[str, Any]]:
@@ -224,8 +225,15 @@ def _run_text(enforcer: Enforcer, test: PolicyTest) -> TestOutcome:
     return TestOutcome(test.name, True)
 
 
-def _run_access(authorizer: Authorizer, test: AccessTest) -> TestOutcome:
+def _run_access(authorizer: Authorizer, test: AccessTest, rules: Sequence[AnyRule]) -> TestOutcome:
     caller = Caller(test.caller, frozenset(test.groups), test.attributes, "test")
+    if test.action == EXEMPT:
+        known = {rule.id for rule in rules}
+        if test.rule not in known:
+            raise UnknownName("rule", test.rule, known)
+        past = authorizer.exemptions(caller, ModelState("model", "", "", test.status), rules)
+        right = (test.rule in past) == test.allowed
+        return TestOutcome(test.name, right, "" if right else f"exempt from {sorted(past) or 'no rule'}")
     action = next((known for known in ACTIONS if known == test.action), None)
     if action is None:
         raise UnknownName("action", test.action, ACTIONS)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import policies
 from policies.authorize import Authorizer, Caller, ModelState
-from policies.bundle import BundleSpec
+from policies.bundle import BundleSpec, run_tests
 from policies.rules import AnyRule
-from registry.errors import SpecError
+from registry.errors import SpecError, UnknownName
 from registry.specs import parse
 from tests.policies.running import CARD, RULES, gateway_running, make_bundle
 
@@ -105,6 +105,18 @@ def test_remembered_exemptions_are_for_that_caller_model_and_rules() -> None:
                 for rules in (BUNDLE_RULES, fewer):
                     asked = (Caller(name, groups), model, rules)
                     assert remembering.exemptions(*asked) == Authorizer(Access(access)).exemptions(*asked)
+
+
+def test_exemptions_are_tested_beside_the_rules(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", access=EVERYTHING + CARDS)
+    test = "{{name: {0}, groups: [{0}], action: exempt, rule: {1}, allowed: {2}}}"
+    rows = [("fraud", "cards-stay-inside", "true"), ("members", "cards-stay-inside", "false"),
+            ("fraud", "no-weapons", "true")]  # fmt: skip
+    (bundle.folder / "tests.yaml").write_text("access:\n" + "".join(f"  - {test.format(*row)}\n" for row in rows))
+    assert [outcome.passed for outcome in run_tests(bundle.folder)] == [True, True, False]
+    (bundle.folder / "tests.yaml").write_text("access:\n  - " + test.format("fraud", "no-such-rule", "true"))
+    with pytest.raises(UnknownName):
+        run_tests(bundle.folder)
 
 
 POLICY = st.builds(
