@@ -75,6 +75,8 @@ def plant(rule: RegexRule, rng: random.Random, *, plain: bool) -> tuple[str, int
         return text, start, start + len(found)
     end = draw(rng.choice(parse(rule.until)).body, rng)
     block = "\n" + BODY * rng.randint(0, 6) + end
+    first_end = re.compile(rule.until)  # what is dropped ends with the first match, however long others may be
+    block = next(block[:size] for size in range(len(block) + 1) if first_end.search(block, 0, size))
     return text[: start + len(found)] + block + "\n", start, start + len(found) + len(block)
 
 

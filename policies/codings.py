@@ -2,7 +2,7 @@
 
 A run is a longest stretch of characters of the coding's alphabet (for base64 both alphabets, so `+/-_`). What it says
 is read at every alignment: the run without its first 0 to 3 (base64) or 0 to 1 (hex) characters. Bytes that are not
-printable ASCII, tab, line feed or carriage return belong to no match. Padding only ends a run. Each decoded character
+printable ASCII or white space belong to no match. Padding only ends a run. Each decoded character
 comes from the original characters that carry a bit of it.
 """
 
@@ -16,7 +16,7 @@ from policies.pattern import Branch, Chars, Choice, Node, Repeat, Series, length
 
 BREAK = "\ud800"
 """What a byte that is not text decodes to: a surrogate, which no character class holds."""
-SYMBOLS = [chr(code) if 32 <= code < 127 or code in (9, 10, 13) else BREAK for code in range(256)]
+SYMBOLS = [chr(code) if 32 <= code < 127 or 9 <= code <= 13 else BREAK for code in range(256)]
 _BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _VALUES = {char: value for value, char in enumerate(_BASE64)} | {"-": 62, "_": 63}
 _HEX = "0123456789abcdefABCDEF"

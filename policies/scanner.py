@@ -150,7 +150,7 @@ class Scanner:
         return [(number, characters[start], data[start:stop].decode()) for start, stop in found]
 
 
-_TEXT = bytes(code if 32 <= code < 127 or code in (9, 10, 13) else 0 for code in range(256))
+_TEXT = bytes(code if 32 <= code < 127 or 9 <= code <= 13 else 0 for code in range(256))
 """What bytes that are not text become between decoded texts: a zero, which belongs to no match that counts."""
 
 

@@ -62,7 +62,7 @@ _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def _said(byte: int) -> str:
-    return chr(byte) if 32 <= byte < 127 or byte in (9, 10, 13) else ""
+    return chr(byte) if 32 <= byte < 127 or 9 <= byte <= 13 else ""
 
 
 def base64_readings(text: str) -> list[Reading]:
