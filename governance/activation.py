@@ -18,6 +18,7 @@ from governance.approvals import quorum
 from governance.case import load_suite
 from registry.attestation import verify_release
 from registry.errors import NotYet, Refused
+from registry.identity import Principal
 from registry.protocols import Progress, silent
 from registry.records import Asset, plain
 from registry.workspace import Workspace
@@ -91,11 +92,7 @@ def make_default(ws: Workspace, ref: str, *, actor: str | None = None) -> Asset:
         Refused: the actor may not, the bundle is not fit, or its version was used for other files.
         NotYet: it is registered now and waits for approvals.
     """
-    principal = roles.require(ws, "change-policy", ref, actor)
-    with bundles.opened(lambda: ws, ref) as folder:
-        require_fit(folder)
-        bundle = bundles.register(ws, folder, actor=principal.name)
-    bundles.refuse_reused_version(ws, bundle)
+    principal, bundle = _registered(ws, ref, actor)
     given = [each for each in bundles.approvals_of(ws, bundle) if each.principal != principal.name]
     needed = quorum(ws)
     if len(given) < needed:
@@ -158,11 +155,7 @@ def activate(
             alias meanwhile.
         as `gating.run` and `promotion.promote` do otherwise. The alias is then where it was.
     """
-    principal = roles.require(ws, "change-policy", ref, actor)
-    with bundles.opened(lambda: ws, ref) as folder:
-        require_fit(folder)
-        bundle = bundles.register(ws, folder, actor=principal.name)
-    bundles.refuse_reused_version(ws, bundle)
+    principal, bundle = _registered(ws, ref, actor)
     promotion.settle(ws)
     served = verify_release(ws, alias)
     current = ws.resolve(served.release.candidate, "candidate")
@@ -208,5 +201,15 @@ def described(found: Activation) -> dict[str, Any]:
     }
 
 
-def _authors(bundle: Asset, principal: Any) -> frozenset[str]:
+def _registered(ws: Workspace, ref: str, actor: str | None) -> tuple[Principal, Asset]:
+    """Return who acts and the bundle, once the one may and the other is fit."""
+    principal = roles.require(ws, "change-policy", ref, actor)
+    with bundles.opened(lambda: ws, ref) as folder:
+        require_fit(folder)
+        bundle = bundles.register(ws, folder, actor=principal.name)
+    bundles.refuse_reused_version(ws, bundle)
+    return principal, bundle
+
+
+def _authors(bundle: Asset, principal: Principal) -> frozenset[str]:
     return bundles.authors(bundle) | {principal.name}
