@@ -462,6 +462,17 @@ def test_requests_with_wrong_tokens_are_refused_alike(gateway: Running, server: 
     assert said == {"this token is not valid here", "this API key is not valid here"}
 
 
+def test_a_rotated_key_counts_over_http_without_a_restart(
+    gateway: Running, server: OidcServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "SEEK_SECONDS", 0.0)
+    server.rotate("k-http")
+    assert status_of(gateway, server.issue(sub="eve")) == 401  # sent away, also when her key had to be fetched
+    assert status_of(gateway, server.issue()) == 200
+    server.rotate("k1")
+    assert status_of(gateway, server.issue()) == 200
+
+
 def test_another_tenants_key_is_nobodys_here(gateway: Running, server: OidcServer) -> None:
     with OidcServer() as other:
         other.keys = [make_key("RS256", "tenant")]
