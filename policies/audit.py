@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -162,7 +163,10 @@ class DecisionLog:
         for entry in batch:
             entry.waiter = None
         if waiters:
-            waiters[0].get_loop().call_soon_threadsafe(_resolve, waiters, error)
+            with suppress(
+                RuntimeError
+            ):  # the loop is closed: nobody waits any more, and the rest is still to be written
+                waiters[0].get_loop().call_soon_threadsafe(_resolve, waiters, error)
 
     def _pause_after_failure(self) -> bool:
         """Wait before the next try; return False when it was the last one of a closing log."""

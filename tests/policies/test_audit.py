@@ -112,6 +112,21 @@ def test_closing_says_when_something_could_not_be_written() -> None:
     assert log.waiting == 1
 
 
+def test_a_log_is_written_to_its_end_when_those_who_wait_are_gone() -> None:
+    written = Written()
+    written.broken = True
+    log = DecisionLog(written, endpoint="prod", mode="strict")
+
+    async def request() -> None:
+        log.outcome("a", {"n": 1})
+
+    asyncio.run(request())  # its event loop is closed now
+    until(lambda: not log.healthy)
+    written.broken = False
+    assert log.close()
+    assert written.of(DECISION) == [{"n": 1}]
+
+
 def test_many_threads_of_work_lose_nothing() -> None:
     written = Written()
     log = DecisionLog(written, endpoint="prod", window_s=0.001)
@@ -241,7 +256,7 @@ def test_strict_mode_sends_no_byte_before_the_intent_and_no_end_before_the_outco
     gated = Gated()
     monkeypatch.setattr("tests.policies.running.Written", lambda: gated)
     with gateway_running(tmp_path, mode="strict") as run:
-        run.engine.script = Script(["one ", "two "])
+        run.engine.script = Script(["one ", "two "], delay=0.2 if stream else 0.0)
         body = json.dumps(chat(stream=stream)).encode()
         head = (f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {run.keys['mia']}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
@@ -254,7 +269,7 @@ def test_strict_mode_sends_no_byte_before_the_intent_and_no_end_before_the_outco
             if stream:
                 got = wire.recv(65_536)
                 assert got.startswith(b"HTTP/1.1 200 ")
-            assert silent(wire, but=b"[DONE]")
+            assert silent(wire, seconds=1.0, but=b"[DONE]")
             assert not gated.of(DECISION)
             gated.leave[DECISION].set()
             end = b""
@@ -266,9 +281,9 @@ def test_strict_mode_sends_no_byte_before_the_intent_and_no_end_before_the_outco
         assert len(gated.of(INTENT)) == 1
 
 
-def silent(wire: socket.socket, but: bytes = b"") -> bool:
+def silent(wire: socket.socket, seconds: float = 0.3, but: bytes = b"") -> bool:
     """Say whether nothing comes for a while; with `but`, whether that does not come."""
-    wire.settimeout(0.3)
+    wire.settimeout(seconds)
     got = b""
     try:
         while data := wire.recv(65_536):
