@@ -118,7 +118,7 @@ class PolicyTest(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     name: str
     side: Literal["input", "output"] = "output"
-    surface: Literal["chat", "completions"] = "chat"
+    surface: Literal["chat", "completions", "responses"] = "chat"
     text: str
     action: Literal["pass", "mask", "redact", "abort", "block"]
     """The strongest action taken."""
