@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -43,10 +44,11 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.*?)`(?: - at `\$\.?(?P<place>.*)`)?$", re.DOTALL)
 _PLACE = re.compile(r" - at `\$\.?(?P<place>.*)`$", re.DOTALL)
-_NEUTRAL = ("logprobs", "top_logprobs")
 _UNUSED_CHAT = (*WITHOUT_EFFECT, "modalities", "store")
 _UNUSED_TEXT = (*WITHOUT_EFFECT, "echo", "best_of", "suffix")
 """What is not sent on; a suffix has become part of the prompt."""
+_READ_CHAT = (_UNUSED_CHAT, attrgetter(*_UNUSED_CHAT))
+_READ_TEXT = (_UNUSED_TEXT, attrgetter(*_UNUSED_TEXT))
 
 
 def decode(surface: str, body: bytes) -> Asked:
@@ -93,19 +95,26 @@ def _wrong_field(message: str) -> Refusal:
 
 def _settle(request: Generating) -> None:
     """Refuse what only looks harmless, and bring equal spellings to one."""
-    for name in _NEUTRAL:
-        if getattr(request, name, None):
-            raise Refusal(400, "forbidden_field", f"`{name}` is not allowed: {REFUSED_FIELDS[name]}", param=name)
-        if hasattr(request, name):
-            setattr(request, name, None)
+    if request.logprobs is not None:
+        _refuse_asked("logprobs", request.logprobs)
+        request.logprobs = None
     _settle_format(request)
     if isinstance(request, ChatRequest):
+        if request.top_logprobs is not None:
+            _refuse_asked("top_logprobs", request.top_logprobs)
+            request.top_logprobs = None
         for tool in request.tools or ():
             _measure(tool.function.parameters, "tools")
         if request.max_completion_tokens is not None:
             request.max_tokens, request.max_completion_tokens = request.max_completion_tokens, None
     if request.structured_outputs is not None:
         _settle_schema(request.structured_outputs)
+
+
+def _refuse_asked(name: str, value: int) -> None:
+    """Refuse a field that asks for something; 0 and false ask for nothing."""
+    if value:
+        raise Refusal(400, "forbidden_field", f"`{name}` is not allowed: {REFUSED_FIELDS[name]}", param=name)
 
 
 def _settle_schema(wanted: StructuredOutputs) -> None:
@@ -243,8 +252,9 @@ def encode(
     the callers' prefix caches, so that nobody can time what another has asked.
     """
     request.model = served_name
-    for name in _UNUSED_CHAT if isinstance(request, ChatRequest) else _UNUSED_TEXT:
-        if getattr(request, name) is not None:
+    unused, values = _READ_CHAT if isinstance(request, ChatRequest) else _READ_TEXT
+    if values(request).count(None) < len(unused):
+        for name in unused:
             setattr(request, name, None)
     request.response_format = None  # it was turned into `structured_outputs`
     request.stream_options = StreamOptions(include_usage=True) if request.stream else None
