@@ -8,7 +8,7 @@ import msgspec
 
 from policies.answer import rule_ids
 from policies.refusal import blocked
-from policies.request import Asked, hidden_texts, rewrite
+from policies.request import Asked, hidden_texts, names, rewrite
 
 if TYPE_CHECKING:
     from policies.desk import Desk, GuardRunner
@@ -39,6 +39,7 @@ class InputCheck:
         """Mask in place, note size and keyed hash of what arrived; raises Refusal where a rule blocks."""
         self._refuse_control(request)
         rewrite(request, self._text, self._pass)
+        self._check_names(names(request))
         self._exchange.note_input(self._texts, key)
         if self._stopped:
             raise blocked(list(dict.fromkeys(self._stopped)), "request")
@@ -76,6 +77,15 @@ class InputCheck:
         control.check(msgspec.json.encode(request))
         for text in hidden_texts(request):
             control.check_text(text)
+
+    def _check_names(self, found: list[str]) -> None:
+        """Block what an input rule would hide in a name or id."""
+        enforcer, exempt = self._desk.enforcer, self._exempt
+        joined = enforcer.check_input("\n".join(found), exempt=exempt) if found else None
+        if joined is None or not (joined.hits or joined.blocked):
+            return
+        for name in found:
+            self._stopped += rule_ids(enforcer.check_input(name, exempt=exempt))
 
     def _note_change(self) -> None:
         self._changed, self._exchange.action = True, "redact"

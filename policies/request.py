@@ -229,6 +229,18 @@ def _rewrite_json(value: Any, check: Callable[[str], str]) -> Any:
     return value
 
 
+def names(request: Asked) -> list[str]:
+    """Return the names and ids in a request that the model reads: they cannot be rewritten, only refused."""
+    if not isinstance(request, ChatRequest):
+        return []
+    found = [tool.function.name for tool in request.tools or ()]
+    for message in request.messages:
+        if message.name or message.tool_call_id or message.tool_calls:
+            found += [message.name or "", message.tool_call_id or ""]
+            found += [name for call in message.tool_calls or () for name in (call.id, call.function.name)]
+    return [name for name in found if name]
+
+
 def hidden_texts(request: Asked) -> list[str]:
     """Return texts that a template puts together or reads out of JSON: they are not in the encoded request as such."""
     if not isinstance(request, ChatRequest):
@@ -270,5 +282,5 @@ def encode(
 
 __all__ = [
     "Asked", "ChatRequest", "CompletionRequest", "Generating", "Message", "constraint", "decode", "decode_as", "encode",
-    "hidden_texts", "rewrite",
+    "hidden_texts", "names", "rewrite",
 ]  # fmt: skip

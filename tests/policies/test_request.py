@@ -97,6 +97,28 @@ def test_escapes_in_past_arguments_hide_nothing(run: Running) -> None:
     assert orjson.loads(sent) == {"card": "4111 and [REDACTED:card]"}
 
 
+NAMED: list[dict[str, Any]] = [
+    {"messages": [{"role": "user", "content": "a", "name": CARD}]},
+    {"messages": [{"role": "tool", "content": "a", "tool_call_id": f"x-{CARD}"}]},
+    {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "id": CARD}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": CARD, "arguments": ""}}]}]},
+    {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": CARD}}]},
+]
+
+
+@pytest.mark.parametrize("fields", NAMED, ids=str)
+def test_a_name_that_a_rule_would_hide_is_refused(run: Running, fields: dict[str, Any]) -> None:
+    reply = post(run, chat(**fields))
+    assert (reply.status_code, reply.json()["error"]["rules"]) == (400, ["cards-stay-inside"])
+    assert run.engine.requests == []
+
+
+def test_names_are_read_one_by_one(run: Running) -> None:
+    turn = {"role": "assistant", "tool_calls": [{**CALL, "id": CARD[:8]}, {**CALL, "id": CARD[8:]}]}
+    tools = [{"type": "function", "function": {"name": name}} for name in ("nerve", "agent")]
+    assert post(run, chat(messages=[turn], tools=tools)).status_code == 200
+
+
 @pytest.mark.parametrize("depth", [MOST_DEPTH - 2, MOST_DEPTH + 4])
 def test_free_form_fields_have_a_depth(run: Running, depth: int) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": nested(depth)}}
