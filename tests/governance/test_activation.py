@@ -177,6 +177,7 @@ def test_an_alias_gets_certificate_and_bundle_in_one_move(ws, policy, served, su
     assert told[0].startswith(f"candidate {found.candidate.id[7:19]}: ")
 
 
+@pytest.mark.slow
 def test_rows_of_the_same_weights_are_taken_over(ws, policy, served, suite):
     from governance import gating
 
@@ -187,6 +188,7 @@ def test_rows_of_the_same_weights_are_taken_over(ws, policy, served, suite):
     assert sum(count for _, count in scripted_harness.ASKED) == 300
 
 
+@pytest.mark.slow
 def test_a_gate_that_says_no_leaves_the_alias_where_it_was(ws, policy, served, suite):
     old = verify_release(ws, "prod").release
     suite.write_text(SUITE.replace("noninferior, margin: 0.1", "floor, value: 0.95"))
@@ -195,6 +197,7 @@ def test_a_gate_that_says_no_leaves_the_alias_where_it_was(ws, policy, served, s
     assert verify_release(ws, "prod").release == old
 
 
+@pytest.mark.slow
 def test_an_alias_that_moved_meanwhile_is_left_alone(ws, policy, served, suite, passed, monkeypatch):
     found = activation.activate(ws, policy(), "prod", suite)
     assert found.exit_code == 3, found.value.reasons
