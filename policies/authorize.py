@@ -101,6 +101,7 @@ class Authorizer:
         self._wall = wall
         self._policies = CedarPolicies(bundle.access, bundle.schema)
         self._exempting = self._policies.naming(EXEMPT)
+        self._exemptible = self._exempting.resources() if self._exempting is not None else NOTHING
         self._declared = self._declarations()
         mentioned = self._policies.mentioned("context")
         self._read = tuple(
@@ -218,13 +219,14 @@ class Authorizer:
         )
 
     def _exempt(self, policies: CedarPolicies, caller: Caller, model: ModelState) -> frozenset[str]:
+        asked = [r for r in self._rules if self._exemptible is None or r.id in self._exemptible]
         if self._stage is None:
-            rows = [self._rule_row(r.id, r.kind, r.type, r.side, model) for r in self._rules]
+            rows = [self._rule_row(rule.id, rule.kind, rule.type, rule.side, model) for rule in asked]
             self._stage = policies.entities([self._model_row(model), *rows])
         stage = policies.entities(self._people(caller), self._stage)
-        resources = [("Rule", rule.id) for rule in self._rules]
+        resources = [("Rule", rule.id) for rule in asked]
         found = policies.decide_each(("User", caller.name), ("Action", EXEMPT), resources, {}, stage)
-        return frozenset(rule.id for rule, decision in zip(self._rules, found, strict=True) if decision.allowed)
+        return frozenset(rule.id for rule, decision in zip(asked, found, strict=True) if decision.allowed)
 
     def _entities_of(self, caller: Caller, model: ModelState) -> Any:
         """Return caller, groups and model as Cedar's, prepared once for each caller."""

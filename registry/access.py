@@ -96,6 +96,13 @@ class CedarPolicies:
         narrowed._set = self._cedar.PolicySet.from_json_str(json.dumps(document))
         return narrowed
 
+    def resources(self) -> frozenset[str] | None:
+        """Return the ids of the resources that permits are for; None when one is not for a single resource."""
+        permits = [policy["resource"] for policy in self._static.values() if policy["effect"] == "permit"]
+        if any(scope["op"] != "==" or "entity" not in scope for scope in permits):
+            return None
+        return frozenset(str(scope["entity"]["id"]) for scope in permits)
+
     def entities(self, rows: Sequence[Mapping[str, Any]], base: Any = None) -> Any:
         """Return entities parsed once, for `decide`; with `base`, added to what it holds.
 

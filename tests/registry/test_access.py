@@ -66,3 +66,53 @@ def test_adding_a_forbid_never_allows_and_order_is_irrelevant(rules, extra, hour
     assert base or not ask(CedarPolicies("\n".join(stricter)), context={"hour": hour}).allowed
     order.shuffle(rules)
     assert ask(CedarPolicies("\n".join(rules)), context={"hour": hour}).allowed == base
+
+
+def test_what_policies_read_is_known():
+    read = (
+        "when { context has hour && context.day == 1 && (if principal.x then context.a.b else [context.c].isEmpty()) }"
+    )
+    assert CedarPolicies(f"permit (principal, action, resource) {read};").mentioned("context") == {
+        "hour", "day", "a", "c",
+    }  # fmt: skip
+    assert CedarPolicies("permit (principal, action, resource);").mentioned("context") == frozenset()
+    odd = 'when { {"Var": context.x, "Value": context.y, ".": 1} == principal.z || "context" == "" }'
+    assert CedarPolicies(f"permit (principal, action, resource) {odd};").mentioned("context") == {"x", "y"}
+    assert (
+        CedarPolicies("permit (principal, action, resource) when { context == {a: 1} };").mentioned("context") is None
+    )
+
+
+def test_only_permits_that_name_an_action_count_for_it():
+    every, one = "permit (principal, action, resource);", 'permit (principal, action == Action::"a", resource{});'
+    assert CedarPolicies(every).naming("a") is None
+    narrowed = CedarPolicies(every + one.format(' == Rule::"r"') + POLICIES).naming("a")
+    assert narrowed.resources() == {"r"}
+    found = narrowed.decide_each(("User", "u"), ("Action", "a"), [("Rule", "r"), ("Rule", "s")], {"hour": 9}, [])
+    assert [decision.allowed for decision in found] == [True, False]
+    listed = 'permit (principal, action in [Action::"b", Action::"a"], resource);'
+    assert CedarPolicies(one.format(' == Rule::"r"') + listed).naming("a").resources() is None
+
+
+def test_a_schema_says_what_it_accepts():
+    policies = CedarPolicies(POLICIES, SCHEMA)
+    asked = ["hour", "minute"]
+    texts = [
+        f'permit (principal, action == Action::"chat", resource) when {{ context.{name} == 1 }};' for name in asked
+    ]
+    assert policies.accepted(texts) == [True, False]
+    assert CedarPolicies(POLICIES).accepted(texts) == [True, True]
+    with pytest.raises(SpecError):
+        policies.accepted(["permit"])
+
+
+def test_entities_are_prepared_once_and_added_to():
+    policies = CedarPolicies(POLICIES, SCHEMA)
+    group = {"uid": {"type": "Group", "id": "engineers"}, "attrs": {}, "parents": []}
+    user = {"uid": {"type": "User", "id": "ann"}, "attrs": {}, "parents": [group["uid"]]}
+    known = policies.entities([user], policies.entities([group]))
+    asked = ("User", "ann"), ("Action", "chat"), ("Model", "m")
+    assert policies.decide(*asked, {"hour": 9}, known).allowed
+    assert not policies.decide(*asked, {"hour": 9}, policies.entities([group])).allowed
+    with pytest.raises(SpecError):
+        policies.entities([{**user, "attrs": {"x": 1}}])
