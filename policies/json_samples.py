@@ -13,6 +13,8 @@ from policies.samples import draw
 
 DEEPEST = 8
 _TRIES = 12
+Maker = Callable[[dict[str, Any], dict[str, Any], random.Random, int], Any]
+"""Returns a value for (schema, root schema, random numbers, depth)."""
 _WORDS = ("alpha", "birch", "copper", "delta", "ember", "fjord", "grain", "harbour")
 
 
@@ -55,8 +57,9 @@ def _written(value: Any) -> str:
 def _validator(schema: dict[str, Any]) -> Callable[[Any], bool]:
     from jsonschema.validators import validator_for
 
-    validator = validator_for(schema)(schema)
-    return lambda value: bool(validator.is_valid(value))
+    validator: Any = validator_for(schema)
+    fits: Any = validator(schema).is_valid
+    return lambda value: bool(fits(value))
 
 
 def _refuse(name: str) -> None:
@@ -80,7 +83,8 @@ def _value(schema: Any, root: dict[str, Any], rng: random.Random, depth: int) ->
         return _value(_merged(schema, root), root, rng, depth + 1)
     kind = schema.get("type") or ("object" if "properties" in schema else "array" if "items" in schema else "string")
     kind = rng.choice(kind) if isinstance(kind, list) else kind
-    return _MAKERS.get(kind, _text)(schema, root, rng, depth)
+    make: Maker = _MAKERS.get(kind, _text)
+    return make(schema, root, rng, depth)
 
 
 def _object(schema: dict[str, Any], root: dict[str, Any], rng: random.Random, depth: int) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _bounds(schema: dict[str, Any]) -> tuple[float, float]:
     return low, high if high is not None else low + 100
 
 
-_MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any], random.Random, int], Any]] = {
+_MAKERS: dict[str, Maker] = {
     "object": _object,
     "array": _array,
     "string": _text,
