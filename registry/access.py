@@ -64,8 +64,10 @@ class CedarPolicies:
         """
         if self._schema is None:
             return [True] * len(expressions)
+        text = "\n".join(expressions)
         try:
-            result = self._cedar.validate_policies("\n".join(expressions), self._schema)
+            self._cedar.PolicySet.from_str(text)
+            result = self._cedar.validate_policies(text, self._schema)
         except ValueError as error:
             raise SpecError(f"not valid Cedar: {str(error).splitlines()[0]}", hint="see the Cedar language") from None
         wrong = {problem.policy_id for problem in result.errors}
