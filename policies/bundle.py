@@ -17,6 +17,7 @@ from policies.authorize import ACTIONS, EXEMPT, Authorizer, Caller, ModelState
 from policies.compiled import CompiledCache
 from policies.engine import Enforcer, Piece
 from policies.rules import AnyRule, CodeRule, SpanRule
+from policies.sampled import run_samples
 from policies.scan import CompiledBundle, CompiledSide, compile_side
 from policies.stream import placeholder
 from registry.access import CedarPolicies
@@ -148,6 +149,8 @@ class TestsSpec(Spec):
     __test__ = False
     texts: list[PolicyTest] = pydantic.Field(default_factory=list)
     access: list[AccessTest] = pydantic.Field(default_factory=list)
+    samples: Annotated[int, pydantic.Field(ge=0, le=100)] = 0
+    """So many texts drawn from each rule itself must be acted on by it (`guardrails` and `python` rules apart)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ def run_tests(folder: Path) -> list[TestOutcome]:
     tests = load_spec(folder / "tests.yaml", TestsSpec)
     enforcer, authorizer = Enforcer(compile_bundle(bundle)), Authorizer(bundle)
     texts = [_run_text(enforcer, test) for test in tests.texts]
+    drawn = run_samples(enforcer, bundle.spec.rules, tests.samples)
+    texts += [TestOutcome(f"samples of `{rule}`", not wrong, wrong) for rule, wrong in drawn]
     return texts + [_run_access(authorizer, test, bundle.spec.rules) for test in tests.access]
 
 

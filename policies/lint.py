@@ -19,7 +19,7 @@ from policies.bundle import Bundle, TestsSpec
 from policies.decode import fixes_format
 from policies.engine import Enforcer
 from policies.overlap import Overlap, find_overlaps
-from policies.rules import AnyRule, FormatRule, JsonSchemaRule, MaxLengthRule, Rule, SpanRule, TopicRule
+from policies.rules import AnyRule, CodeRule, FormatRule, JsonSchemaRule, MaxLengthRule, Rule, SpanRule, TopicRule
 from registry.errors import NotFound, SpecError
 from registry.specs import load as load_spec
 
@@ -215,6 +215,8 @@ def _tests(bundle: Bundle, enforcer: Enforcer, places: _Places) -> Iterator[Find
                 message = f"test `{test.name}` expects rule `{name}`, which the bundle does not have"
                 yield Finding("problem", (name,), file.name, message, "name a rule of `bundle.yaml`")
         seen |= {*(test.rules or ()), *_reached(enforcer, test)}
+    if tests.samples:
+        seen |= {name for name, rule in known.items() if not isinstance(rule, CodeRule)}
     untested = tuple(name for name in known if name not in seen)
     if untested:
         names = ", ".join(f"`{name}`" for name in untested)
