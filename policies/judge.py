@@ -11,6 +11,7 @@ from policies.codings import Strand
 from policies.normalize import is_word, see
 from policies.rules import RegexRule, SpanRule, TopicRule
 from policies.scan import CompiledSide, Lane
+from policies.scanner import NOBODY
 from policies.spans import Span
 
 OVERFLOW = "held-text-limit"
@@ -105,26 +106,36 @@ class Judge:
         stops = []
         for accept in entry.accepts:
             number = lane.owners[accept[0]]
+            if number == NOBODY or not self._active[number]:
+                continue
+            if lane.rights[accept[0]] and not reading.is_right_edge(entry):
+                continue
             rule = rules[number]
-            if not self._active[number] or (lane.rights[accept[0]] and not reading.is_right_edge(entry)):
-                continue
             if isinstance(rule, TopicRule):
-                seen = self._seen.setdefault(number, set())
-                seen.add(lane.terms[accept[0]])
-                if len(seen) >= rule.at_least:
-                    stops.append(self._stop(entry, number, reading.start(entry, accept)))
-                continue
-            if isinstance(rule, RegexRule) and rule.check is not None:
+                stops += self._topic(entry, accept, number, rule, reading)
+            elif isinstance(rule, RegexRule) and rule.check is not None:
                 start = self._passing(entry, accept, rule, reading)
-                if start is not None and not self._ends_text(number):
-                    spans.append(Span(*reading.span(entry, start), number))
-                elif start is not None:
-                    stops.append(self._stop(entry, number, reading.span(entry, start)[0]))
+                if start is not None:
+                    span = Span(*reading.span(entry, start), number)
+                    stops += self._stop_or_span(entry, span, spans)
             elif self._ends_text(number):
                 stops.append(self._stop(entry, number, reading.start(entry, accept)))
             else:
                 open_ends.setdefault((id(entry.strand), accept[0]), []).append((entry, accept))
         return stops
+
+    def _topic(self, entry: Entry, accept: Accept, number: int, rule: TopicRule, reading: _Reading) -> list[Stop]:
+        """Note a keyword of a topic; return the stop if enough different ones were seen."""
+        seen = self._seen.setdefault(number, set())
+        seen.add(entry.lane.terms[accept[0]])  # type: ignore[union-attr]
+        return [self._stop(entry, number, reading.start(entry, accept))] if len(seen) >= rule.at_least else []
+
+    def _stop_or_span(self, entry: Entry, span: Span, spans: list[Span]) -> list[Stop]:
+        """Return a match as a stop where its rule stops or drops the text, else keep it as a span."""
+        if self._ends_text(span.rule):
+            return [self._stop(entry, span.rule, span.start)]
+        spans.append(span)
+        return []
 
     def _ends_text(self, number: int) -> bool:
         rule = self._side.rules[number]

@@ -22,7 +22,7 @@ from policies.rules import (
     RegexRule,
     SpanRule,
 )
-from policies.scanner import Found, Lane, Scanner
+from policies.scanner import NOBODY, Found, Lane, Scanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def compile_side(
 def _sharing(side: CompiledSide, like: CompiledSide, numbers: Sequence[int]) -> CompiledSide:
     """Return a side with the lanes of another that has the same span rules, under this side's numbers."""
     theirs = [number for number, rule in enumerate(like.rules) if isinstance(rule, SpanRule)]
-    known = dict(zip(theirs, numbers, strict=True))
+    known = {NOBODY: NOBODY, **dict(zip(theirs, numbers, strict=True))}
 
     def mine(lane: Lane) -> Lane:
         return replace(lane, owners=tuple(known[number] for number in lane.owners))
@@ -120,8 +120,10 @@ def _with_lanes(side: CompiledSide, spans: Sequence[tuple[int, SpanRule]], cache
     rows = [(branch, number, term, rule) for number, rule in spans for term, branch in enumerate(rule.branches())]
     views = [rule.view for *_, rule in rows]
     lane = _lane([row[:3] for row in rows], views)
-    url_rows = [row for row in rows if "url" in row[3].decoded]
-    url = _lane([row[:3] for row in url_rows], [rule.view for *_, rule in url_rows]) if url_rows else None
+    url = None
+    if any("url" in rule.decoded for *_, rule in rows):
+        # The same automaton as the text's own, whatever it finds for a rule that does not read escapes is left out.
+        url = replace(lane, owners=tuple(n if "url" in rule.decoded else NOBODY for _, n, _, rule in rows))
     coded: list[Lane] = []
     for coding in ("base64", "hex"):
         ascii_rows = [

@@ -23,6 +23,8 @@ MOST_REPLACED = 48
 """Different characters that a view changes up to which a text is taken to it character by character of these."""
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 
+NOBODY = -1
+"""The owner of a branch whose matches do not count on a lane."""
 Region = tuple[int, int]
 """Half-open interval of code points of the original text."""
 
@@ -33,7 +35,7 @@ class Lane:
 
     automaton: Automaton
     owners: tuple[int, ...]
-    """Number of the rule."""
+    """Number of the rule, or `NOBODY`."""
     terms: tuple[int, ...]
     """Which of the rule's branches it is."""
     rights: tuple[bool, ...]
