@@ -21,7 +21,7 @@ from policies.certificates import Certificates, Naming, thumbprint
 from policies.refusal import Refusal
 from policies.tls import renew, server_context
 from registry.errors import NotFound, SpecError
-from tests.policies.running import Running, gateway_running
+from tests.policies.running import Running, gateway_running, until
 
 DAY = datetime.timedelta(days=1)
 START = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -256,7 +256,7 @@ def _loopback() -> x509.GeneralName:
 
 def test_a_certificate_alone_is_an_identity(secure: Secure) -> None:
     assert secure.get("ada") == 200
-    assert "cert:cn:ada" in [each["principal"] for each in secure.running.decisions(1)]
+    until(lambda: "cert:cn:ada" in [each["principal"] for each in secure.running.log.of("gateway.decision")])
 
 
 def test_a_key_alone_is_one_too_unless_it_is_bound(secure: Secure) -> None:
