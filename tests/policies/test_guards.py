@@ -93,7 +93,7 @@ def test_code_that_breaks_or_reaches_out_blocks(pool: GuardPool, text: str) -> N
 
 
 @pytest.mark.parametrize("text", ["hang", "spin", "exit"])
-def test_a_crash_blocks_one_text_and_a_spare_takes_over(text: str) -> None:
+def test_deadline_and_crash_block_and_the_worker_comes_back(text: str) -> None:
     pool = pool_of(rule(deadline_s=0.5))
     try:
         asyncio.run(_ready(pool))
