@@ -16,7 +16,7 @@ from policies.layout import Layout, Places
 from policies.normalize import VIEWS, is_word
 from policies.pattern import Branch
 
-MOST_KEPT = 120_000
+MOST_KEPT = 160_000
 """Size of the tables, in units of about 100 bytes, at which they are dropped and built anew: bounds memory."""
 
 Accept = tuple[int, int | None, Places]
