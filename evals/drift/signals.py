@@ -122,7 +122,7 @@ def _parsed(row: Decision) -> Decision:
 
 
 def _is_refused(row: Decision) -> bool:
-    return row["action"] in ("deny", "block")
+    return row["action"] in ("deny", "block", "abort")
 
 
 def _number(row: Decision, column: str) -> float:
