@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from policies import proof
 from policies.aside import aside
 from policies.gateway import Gateway
+from policies.listener import resettle_memory
 from policies.occurrences import Occurrences
 from policies.plan import Upkeep
 from policies.proof import Verified
@@ -247,6 +248,7 @@ class Follower:
             release.fleet.upstream.close()
             await aside(self._opening.discard, release.fleet)
         self.leaving.discard(release)
+        await aside(resettle_memory)
 
     async def _drained(self, release: OpenRelease) -> None:
         """Wait until a desk has no running request, or their time is over."""

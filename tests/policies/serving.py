@@ -25,6 +25,7 @@ from policies.compiled import CompiledCache
 from policies.plan import Plan
 from registry.records import Asset, GateDecision, ModelVersion, Run
 from registry.workspace import Workspace
+from tests.policies import running
 from tests.stubs.engine import FakeEngine, Script
 
 ASK = [{"role": "user", "content": "hi"}]
@@ -68,10 +69,10 @@ def promote(ws: Workspace, candidate: Asset, alias: str = "prod") -> str:
 
 
 def other_bundle(folder: Path) -> Path:
-    """Return the default bundle with another description: the same rules under another digest."""
+    """Return the default bundle with a comment more: the same rules under another digest."""
     shutil.copytree(default_bundle(), folder)
     file = folder / "bundle.yaml"
-    file.write_text(file.read_text().replace("version: 1", "version: 2"))
+    file.write_text(file.read_text() + "# another one\n")
     return folder
 
 
@@ -167,6 +168,11 @@ def while_serving(ws: Workspace, visit: Callable[[str], None], plan: Plan | None
         serve.run(ws, plan, on_ready=ready)
     if failed:
         raise failed[0]
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something holds, on a busy machine too."""
+    running.until(true, seconds)
 
 
 def events(ws: Workspace, kind: str) -> list[dict[str, Any]]:

@@ -30,8 +30,7 @@ from registry.errors import Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.settings import read
 from registry.workspace import Workspace
-from tests.policies.running import until
-from tests.policies.serving import ASK, add_caller, ask, candidate_of, events, promote, register, while_serving
+from tests.policies.serving import ASK, add_caller, ask, candidate_of, events, promote, register, until, while_serving
 from tests.stubs.engine import Script
 
 

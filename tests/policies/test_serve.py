@@ -21,8 +21,7 @@ from policies.proof import Target
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.workspace import Workspace
-from tests.policies.running import until
-from tests.policies.serving import ASK, Handle, add_caller, ask, evaluator, events, permit_for, while_serving
+from tests.policies.serving import ASK, Handle, add_caller, ask, evaluator, events, permit_for, until, while_serving
 from tests.stubs.engine import Script
 
 

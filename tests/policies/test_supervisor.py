@@ -23,8 +23,7 @@ from policies.supervisor import Supervisor, exit_of, pause_seconds, probe
 from registry.errors import EngineFailure
 from registry.records import Asset
 from registry.workspace import Workspace
-from tests.policies.running import until
-from tests.policies.serving import Handle, add_caller, ask, events, while_serving
+from tests.policies.serving import Handle, add_caller, ask, events, until, while_serving
 from tests.stubs.engine import FakeEngine, Script
 
 SOON = Upkeep(restart_wait_s=0.05, restart_longest_s=0.1, probe_s=0.1, probe_deadline_s=0.3, restart_limit=3)
