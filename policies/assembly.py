@@ -35,7 +35,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
     """Return what all releases of an endpoint share; `stack` closes it."""
     callers, metrics = callers_for(ws, plan), Metrics()
-    limits = Limits(ws.work("budgets") / f"{plan.name}.budgets") if plan.operations else Limits()
+    limits = Limits(ws.work("budgets") / f"{plan.name.replace('/', '-')}.budgets") if plan.operations else Limits()
     stack.callback(limits.close)
     observers = observers_of(ws, metrics, stack) if plan.operations else ()
     decisions = DecisionLog(ws.journal.write, endpoint=plan.name, mode=plan.log_mode)

@@ -10,7 +10,8 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ import msgspec
 
 from policies import assembly, recording
 from policies.audit import DECISION, DecisionLog
-from policies.authorize import Authorizer, ModelState
+from policies.authorize import Authorizer
 from policies.bundle import compile_bundle, load
 from policies.callers import Callers, create_key
 from policies.compiled import CompiledCache
 from policies.desk import Desk, Front
 from policies.engine import Enforcer
-from policies.exchange import Served
 from policies.fleet import Build, adapter_name
 from policies.gateway import SURFACES, Gateway
+from policies.guards import workers_of
+from policies.plan import Plan
+from policies.proof import Target, Verified
 from policies.scratch import claim_scratch, socket_folder
 from policies.upstream import Upstream
 from registry.errors import NotFound, Refused, SpecError
@@ -47,6 +50,7 @@ CLASSES = {
 BEFORE = ("action", "status", "rules", "input_hash")
 AFTER = ("finish_reason", "output_hash", "completion_tokens")
 CIRCUMSTANCES = frozenset({401, 408, 429, 499, 500, 502, 503, 504})
+FACTS = ((b"x-hallmark-purpose", "purpose"), (b"x-hallmark-data-class", "data_class"))
 PATHS = {surface: path for path, surface in SURFACES.items()}
 
 
@@ -144,41 +148,65 @@ def _decide(
     """Put the request through a gateway of its own; return the body of its decision."""
     with ExitStack() as stack:
         scratch = stack.enter_context(claim_scratch(ws.work("serve")))
-        bundle = load(ws.artifacts.checkout(candidate.bundle, scratch / "bundle"), candidate.bundle)
-        cache = CompiledCache(ws.work("patterns"), assembly.hash_key(ws))
-        enforcer = Enforcer(compile_bundle(bundle, cache))
-        model = str(then["model"])
-        served = replace(_served(candidate, then, model), bundle=candidate.bundle)
-        state = ModelState(
-            model, then["candidate"], then["certificate"], "certified" if then["certificate"] else "permit"
-        )
-        desk = Desk(served, state, enforcer, Authorizer(bundle), Upstream(uds or scratch / "none.sock"))
+        desk = _desk(ws, candidate, then, Upstream(uds or scratch / "none.sock"), scratch, stack)
         key, key_id, key_hash = create_key()
         row = {"name": asked.caller, "groups": asked.groups, "attributes": asked.attributes, "key_id": key_id,
                "key_hash": key_hash}  # fmt: skip
         decisions: list[dict[str, Any]] = []
-        log = DecisionLog(
-            lambda records: decisions.extend(r[2] for r in records if r[0] == DECISION), endpoint="replay"
-        )
+
+        def keep(records: Sequence[tuple[str, str, dict[str, Any], str]]) -> None:
+            decisions.extend(body for kind, _, body, _ in records if kind == DECISION)
+
+        log = DecisionLog(keep, endpoint="replay")
         gateway = Gateway(Front(Callers(lambda: [row]), log, assembly.hash_key(ws)), [desk])
+        head = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+        head += [(name, str(then[field]).encode()) for name, field in FACTS if then.get(field)]
         try:
-            asyncio.run(_send(gateway, PATHS[asked.surface], asked.body, key))
+            asyncio.run(_send(gateway, PATHS[asked.surface], asked.body, head))
         finally:
             log.close()
     return decisions[0]
 
 
-def _served(candidate: Candidate, then: Mapping[str, Any], model: str) -> Served:
-    return Served(
-        str(then["endpoint"]), model, adapter_name(candidate.adapter), str(then["candidate"]), str(then["certificate"]),
-        candidate.bundle, assembly._system_prompt(candidate), assembly._defaults(candidate),
-    )  # fmt: skip
+def _desk(
+    ws: Workspace, candidate: Candidate, then: Mapping[str, Any], upstream: Upstream, scratch: Path, stack: ExitStack
+) -> Desk:
+    """Return the desk that the request met: the candidate's bundle, and access rules asked as they were."""
+    bundle = load(ws.artifacts.checkout(candidate.bundle, scratch / "bundle"), candidate.bundle)
+    enforcer = Enforcer(compile_bundle(bundle, CompiledCache(ws.work("patterns"), assembly.hash_key(ws))))
+    guards = workers_of(enforcer)
+    for pool in guards.values():
+        stack.callback(pool.close)
+    name, certificate = str(then["model"]), str(then["certificate"])
+    target = Target(alias=name) if certificate else Target(permit=name.removeprefix("permit/"))
+    plan = Plan(alias=target.alias, permit=target.permit)
+    expires = _expiry(ws, certificate)
+    found = Verified(candidate, certificate, "certified" if certificate else "permit", expires, 0.0)
+    served = assembly.served_of(plan, target, found, _tokenizer(ws, candidate, scratch / "tokenizer"))
+    return Desk(served, assembly.state_of(plan, target, found), enforcer, Authorizer(bundle), upstream, guards)
 
 
-async def _send(gateway: Gateway, path: str, body: bytes, key: str) -> None:
+def _tokenizer(ws: Workspace, candidate: Candidate, folder: Path) -> Path:
+    """Write the tokenizer's file into a folder: what control tokens are told by, without the weights."""
+    folder.mkdir()
+    entry = ws.artifacts.manifest(candidate.weights).entry("tokenizer.json")
+    if entry is None:
+        raise NotFound("the candidate's weights have no `tokenizer.json`", hint="import a complete model folder")
+    (folder / "tokenizer.json").write_bytes(ws.artifacts.read_bytes(entry.blake3))
+    return folder
+
+
+def _expiry(ws: Workspace, certificate: str) -> datetime:
+    """Return when the certificate of a decision ends; a permit, long over, is taken as one that has no end."""
+    if not certificate:
+        return datetime(9999, 1, 1, tzinfo=UTC)
+    return datetime.fromisoformat(ws.resolve(certificate, "certificate").body["expires"])
+
+
+async def _send(gateway: Gateway, path: str, body: bytes, head: list[tuple[bytes, bytes]]) -> None:
     """Put one request through the application, whatever it answers."""
-    head = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": head, "extensions": {}}
+    head = [(b"host", b"replay"), *head, (b"content-length", str(len(body)).encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "http_version": "1.1", "headers": head, "extensions": {}}
     sent = asyncio.Event()
     arrived = iter([{"type": "http.request", "body": body, "more_body": False}])
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,10 @@ import pytest
 
 from governance import candidates, permits
 from governance.setup import create_workspace
-from policies import recording
+from policies import recording, serve
 from policies import replay as room
-from policies.serve import Endpoint
+from policies.callers import create_key
+from policies.plan import Plan
 from registry.errors import NotFound, Refused, SpecError
 from registry.records import ModelVersion, Run
 from registry.workspace import Workspace
@@ -52,21 +56,41 @@ def past(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Pas
     candidate = candidates.create(ws, version.id, policy=str(root / "policy"), actor="trainer")
     permit = permits.issue(ws, candidate.id, "sha256:s", actor="evaluator", minutes=20)
     found = Past(ws, f"permit/{permit}")
-    with Endpoint.start(ws, permit=permit) as endpoint:
-        ask(found, endpoint, "greedy", temperature=0, max_tokens=12)
-        ask(found, endpoint, "seeded", temperature=1.0, seed=5, max_tokens=12)
-        ask(found, endpoint, "sampled", temperature=1.0, max_tokens=12)
-        ask(found, endpoint, "erased", temperature=1.0, max_tokens=2)
-        ask(found, endpoint, "unknown", model="nothing-here")
+    asks: list[tuple[str, dict[str, Any]]] = [
+        ("greedy", {"temperature": 0, "max_tokens": 12}),
+        ("seeded", {"temperature": 1.0, "seed": 5, "max_tokens": 12}),
+        ("sampled", {"temperature": 1.0, "max_tokens": 12}),
+        ("erased", {"temperature": 1.0, "max_tokens": 2}),
+        ("unknown", {"model": "nothing-here"}),
+    ]
+    visit(found, permit, asks)
     yield found
     ws.close()
 
 
-def ask(past: Past, endpoint: Endpoint, name: str, **more: Any) -> None:
+def visit(past: Past, permit: str, asks: list[tuple[str, dict[str, Any]]]) -> None:
+    """Ask an endpoint that has all that a long-running one has, recordings included, and stop it."""
+    key, key_id, key_hash = create_key()
+    row = {"name": "eva", "groups": ["evaluators"], "attributes": {}, "key_id": key_id, "key_hash": key_hash}
+
+    def ask_all(url: str) -> None:
+        try:
+            for name, more in asks:
+                ask(past, url, key, name, **more)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def ready(url: str) -> None:
+        threading.Thread(target=ask_all, args=(url,), daemon=True).start()
+
+    serve.run(past.ws, Plan(permit=permit, extra_callers=(row,), operations=True), on_ready=ready)
+
+
+def ask(past: Past, url: str, key: str, name: str, **more: Any) -> None:
     """Ask and keep the receipt."""
     body = {"model": past.model, "messages": [{"role": "user", "content": f"my key is {KEY}"}], **more}
     answer = httpx.post(
-        f"{endpoint.base_url}/chat/completions", json=body, headers={"authorization": f"Bearer {endpoint.api_key}"},
+        f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"},
         timeout=60, trust_env=False,
     )  # fmt: skip
     past.receipts[name], past.bodies[name] = answer.headers["x-hallmark-receipt"], body
