@@ -66,10 +66,14 @@ class Activation:
 
 
 def require_fit(folder: Path) -> None:
-    """Raise Refused, naming the first reason, unless a bundle has no problem and passes its own tests."""
-    from policies.bundle import run_tests
+    """Raise Refused, naming the first reason, unless a bundle has no problem and passes its own tests.
+
+    Raises SpecError or NotFound for one that cannot be read at all.
+    """
+    from policies.bundle import load, run_tests
     from policies.lint import lint
 
+    load(folder)
     problems = [each.line() for each in lint(folder) if each.severity == "problem"]
     problems = problems or [f"test `{each.name}`: {each.detail}" for each in run_tests(folder) if not each.passed]
     if problems:
