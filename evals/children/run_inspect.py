@@ -25,6 +25,8 @@ from evals.samples import encode
 from registry.errors import EngineFailure, SpecError
 
 CONNECTIONS = 8
+MOST_MESSAGES = 500
+"""Of a sample whose task sets no limit of its own: a model that calls tools for ever comes to an end."""
 
 
 @hooks(name="hallmark_progress", description="Counts the samples that are finished.")
@@ -117,6 +119,8 @@ class Session:
 
     def _run(self, task: Task, model: Model, grader: Model, kpi: dict[str, Any]) -> list[EvalLog]:
         """Run the task on our model, whatever model it names itself; a sample's error is kept in its log."""
+        if task.message_limit is task.token_limit is task.time_limit is task.working_limit is None:
+            task.message_limit = MOST_MESSAGES
         task.model = None
         task.model_roles = {**(task.model_roles or {}), "grader": grader}
         sandbox = kpi["sandbox"] if kpi["sandbox"] != "none" and task.sandbox is None else None

@@ -46,10 +46,14 @@ def server() -> Iterator[OidcServer]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def unspoiled(server: OidcServer) -> None:
+def unspoil(server: OidcServer) -> None:
     server.keys, server.status, server.delay_s, server.body, server.headers = [make_key()], 200, 0.0, None, {}
     server.fetches = 0
+
+
+@pytest.fixture(autouse=True)
+def unspoiled(server: OidcServer) -> None:
+    unspoil(server)
 
 
 def issuer_of(server: OidcServer, **changes: Any) -> Issuer:
@@ -434,6 +438,7 @@ def gateway(server: OidcServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A gateway that knows the issuer, and whose operator has sent `token:corp:eve` away."""
 
     def callers(rows: list[dict[str, Any]]) -> Callers:
+        unspoil(server)  # a fixture of the module is made before those of a test, so after what the last test spoiled
         known = Tokens([issuer_of(server)])
         return Callers(lambda: rows, tokens=known, revoked=lambda: ["token:corp:eve"])
 
@@ -446,7 +451,8 @@ def status_of(gateway: Running, token: str) -> int:
 
 
 def test_a_request_with_a_token_is_its_callers(gateway: Running, server: OidcServer) -> None:
-    assert status_of(gateway, server.issue()) == 200
+    answer = httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": f"Bearer {server.issue()}"})
+    assert (answer.status_code, answer.text)[0] == 200, answer.text
     until(lambda: "token:corp:ada" in [each["principal"] for each in gateway.log.of("gateway.decision")])
     assert status_of(gateway, gateway.keys["mia"]) == 200
 

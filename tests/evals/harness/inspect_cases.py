@@ -197,15 +197,19 @@ class Stage:
     """
 
     def __init__(self, harness, folder, suite):
-        self.says = self.judges = lambda body, count: said("fine")
+        self.reset()
         self.endpoint = FakeEndpoint(lambda body, count: self.says(body, count))
         self.judge = FakeEndpoint(lambda body, count: self.judges(body, count))
-        self.told = []
-        self.spend = lambda tokens, calls: self.told.append((tokens, calls))
         self.folder, self.suite = folder, suite
         (folder / "scratch").mkdir(parents=True)
         self.harness = harness
         self.session = harness.open(self.bench())
+
+    def reset(self):
+        """Forget what a test set; tests run in any order."""
+        self.says = self.judges = lambda body, count: said("fine")
+        self.told = []
+        self.spend = lambda tokens, calls: self.told.append((tokens, calls))
 
     def bench(self, **changed):
         """A bench on the endpoint."""

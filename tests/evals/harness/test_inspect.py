@@ -38,6 +38,12 @@ def stage(tmp_path_factory):
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _reset(stage):
+    """Each test begins with the answers of a new stage."""
+    stage.reset()
+
+
 @pytest.fixture(scope="module")
 def policy(stage, tmp_path_factory):
     """The quickstart's policy KPI, planned as the engine plans it."""
@@ -157,6 +163,13 @@ def test_a_limit_of_the_task_ends_an_endless_agent(stage):
     assert [(row.value, row.error) for row in rows] == [(0.0, "")]
     assert json.loads(rows[0].detail)["limit"] == "message"
     assert len(stage.endpoint.asked) <= 6
+
+
+def test_a_model_that_calls_tools_for_ever_ends_where_the_task_sets_no_limit(stage):
+    stage.says = lambda body, count: called(("lookup", '{"key": "capital"}'))
+    rows = stage.rows(instrument(kpi(samples=1), one_question("question 0", "right 0"), digest="for ever"))
+    assert [(row.value, json.loads(row.detail)["limit"]) for row in rows] == [(0.0, "message")]
+    assert 100 < len(stage.endpoint.asked) <= 500
 
 
 def test_a_tool_that_needs_a_sandbox_makes_an_error_and_no_score(stage):

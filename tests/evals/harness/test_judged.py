@@ -72,6 +72,12 @@ def stage(suite, tmp_path_factory):
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _reset(stage):
+    """Each test begins with the answers of a new stage."""
+    stage.reset()
+
+
 @pytest.fixture
 def instrument(ws, suite, stage):
     """A function that plans a KPI, lays its files out where the stage reads them, and returns its instrument."""
