@@ -21,12 +21,12 @@ from typing import Any
 from measure import write_result
 
 import policies
-from policies.authorize import Authorizer, Caller, ModelState
+from policies.access.authorize import Authorizer, Caller, ModelState
+from policies.access.callers import Callers, create_key
+from policies.access.jwks import KeySource
+from policies.access.limits import Limits
+from policies.access.tokens import Issuer, Tokens
 from policies.bundle import load
-from policies.callers import Callers, create_key
-from policies.jwks import KeySource
-from policies.limits import Limits
-from policies.tokens import Issuer, Tokens
 
 HERE = Path(__file__).resolve().parent
 BUNDLE = Path(policies.__file__).parent / "bundles" / "default"

@@ -113,16 +113,16 @@ def make_adapter(folder: Path, size: Size, seed: int) -> Path:
 
 def run_gateway(uds: Path, port: int, folder: Path) -> None:
     """Serve base and adapters under the default policy, and one name whose policy blocks the first word."""
-    from policies.audit import DecisionLog
-    from policies.authorize import Authorizer, ModelState
+    from policies.access.authorize import Authorizer, ModelState
+    from policies.access.callers import Callers, hash_secret
     from policies.bundle import compile_bundle, load
-    from policies.callers import Callers, hash_secret
-    from policies.desk import Desk, Front
-    from policies.engine import Enforcer
-    from policies.exchange import Served
-    from policies.gateway import Gateway
-    from policies.listener import Listener, bind, settled_memory
-    from policies.upstream import Upstream
+    from policies.endpoint.audit import DecisionLog
+    from policies.endpoint.desk import Desk, Front
+    from policies.endpoint.exchange import Served
+    from policies.endpoint.gateway import Gateway
+    from policies.endpoint.listener import Listener, bind, settled_memory
+    from policies.endpoint.upstream import Upstream
+    from policies.enforcement.engine import Enforcer
     from registry.journal import Journal
 
     default = ROOT / "policies" / "bundles" / "default"

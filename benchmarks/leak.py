@@ -33,9 +33,9 @@ from benchmarks.leak_surfaces import SURFACES, channels_of, stream, whole
 from benchmarks.leak_texts import Text, compose, cut, plantable, prose, small_rule, small_text, with_views
 from benchmarks.measure import write_result
 from policies.bundle import load
-from policies.engine import Enforcer, Hit
-from policies.rules import AnyRule, RegexRule
-from policies.scan import CompiledBundle, compile_side
+from policies.enforcement.engine import Enforcer, Hit
+from policies.enforcement.rules import AnyRule, RegexRule
+from policies.enforcement.scan import CompiledBundle, compile_side
 
 BUNDLE = Path(__file__).resolve().parent.parent / "policies" / "bundles" / "default"
 SHARES = {"default": 0.27, "views": 0.27, "small": 0.4, "surfaces": 0.06}

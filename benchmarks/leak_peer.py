@@ -24,8 +24,8 @@ import orjson
 from benchmarks.leak_texts import Text, compose, plantable
 from benchmarks.peers.litellm_proxy import PEER, litellm_config, locked_version
 from policies.bundle import load
-from policies.engine import Enforcer
-from policies.scan import CompiledBundle, compile_side
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.scan import CompiledBundle, compile_side
 
 BUNDLE = Path(__file__).resolve().parent.parent / "policies" / "bundles" / "default"
 PLACEHOLDER = re.compile(r"\[[\w:]*REDACTED[\w:]*\]")

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from policies.answer import StreamedAnswer, elsewhere
-from policies.engine import Enforcer
-from policies.frames import ChunkFrames
-from policies.json_stream import check_json
-from policies.responses_stream import ResponseFrames
+from policies.endpoint.answer import StreamedAnswer, elsewhere
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.json_stream import check_json
+from policies.wire.frames import ChunkFrames
+from policies.wire.responses_stream import ResponseFrames
 
 SURFACES = ("chat", "completions", "responses")
 TOOLS = frozenset({"look"})

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from policies.normalize import see
-from policies.pattern import parse
-from policies.rules import AnyRule, RegexRule
-from policies.samples import draw, draw_match, embed, encode, spell, spellings
+from policies.authoring.samples import draw, draw_match, embed, encode, spell, spellings
+from policies.enforcement.normalize import see
+from policies.enforcement.pattern import parse
+from policies.enforcement.rules import AnyRule, RegexRule
 
 VIEWS = ("exact", "plain", "folded", "lookalike")
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n"

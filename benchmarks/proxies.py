@@ -25,8 +25,8 @@ GENEROUS = 1_000_000_000
 
 def run_bare(uds: Path, port: int) -> None:
     """Pass every body through: our HTTP server and our client of the engine, and nothing between them."""
-    from policies.listener import Listener, bind
-    from policies.upstream import Upstream
+    from policies.endpoint.listener import Listener, bind
+    from policies.endpoint.upstream import Upstream
 
     upstream = Upstream(uds)
 
@@ -49,17 +49,17 @@ def run_hallmark(uds: Path, port: int, folder: Path, rules: int, *, strict: bool
     Two callers: `mia` with the key `KEY`, whose budgets are never spent, and `sam` (`hk_01_secret`), two requests a
     minute.
     """
-    from policies.audit import DecisionLog
-    from policies.authorize import Authorizer, ModelState
+    from policies.access.authorize import Authorizer, ModelState
+    from policies.access.callers import Callers, hash_secret
+    from policies.access.limits import Limits
     from policies.bundle import compile_bundle, load
-    from policies.callers import Callers, hash_secret
-    from policies.desk import Desk, Front
-    from policies.engine import Enforcer
-    from policies.exchange import Served
-    from policies.gateway import Gateway
-    from policies.limits import Limits
-    from policies.listener import Listener, bind, settled_memory
-    from policies.upstream import Upstream
+    from policies.endpoint.audit import DecisionLog
+    from policies.endpoint.desk import Desk, Front
+    from policies.endpoint.exchange import Served
+    from policies.endpoint.gateway import Gateway
+    from policies.endpoint.listener import Listener, bind, settled_memory
+    from policies.endpoint.upstream import Upstream
+    from policies.enforcement.engine import Enforcer
     from registry.journal import Journal
 
     bundle = load(make_bundle(folder / "bundle", rules))

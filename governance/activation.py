@@ -70,8 +70,9 @@ def require_fit(folder: Path) -> None:
 
     Raises SpecError or NotFound for one that cannot be read at all.
     """
-    from policies.bundle import load, run_tests
-    from policies.lint import lint
+    from policies.authoring.cases import run_tests
+    from policies.authoring.lint import lint
+    from policies.bundle import load
 
     load(folder)
     problems = [each.line() for each in lint(folder) if each.severity == "problem"]

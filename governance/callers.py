@@ -20,7 +20,7 @@ def create(
         Refused: the name is taken.
         SpecError: only a token or a certificate gives such a name, a limit is not a number, or it is no certificate.
     """
-    from policies.callers import RESERVED, create_key
+    from policies.access.callers import RESERVED, create_key
 
     if not name or name.startswith(RESERVED):
         raise SpecError(f"no key can be named `{name}`", hint=f"names with {' or '.join(RESERVED)} are of others")
@@ -38,7 +38,7 @@ def _thumbprint(pem: str) -> str:
     """Return the thumbprint of a certificate. Raises SpecError when the text is none, or several."""
     from cryptography import x509
 
-    from policies.certificates import thumbprint
+    from policies.access.certificates import thumbprint
 
     try:
         x509.load_pem_x509_certificate(pem.encode())
@@ -52,7 +52,7 @@ def attributes_of(pairs: Sequence[str], limits: Mapping[str, float | None]) -> d
 
     Raises SpecError for a text of another form, and for one that names a limit.
     """
-    from policies.limits import ATTRIBUTES
+    from policies.access.limits import ATTRIBUTES
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -76,7 +76,7 @@ def revoke(ws: Workspace, name: str, *, reason: str, actor: str, passphrase: byt
         UnknownName: there is neither.
         Refused: it is the root key, whose holder all trust here starts from, the last operator, or revoked already.
     """
-    from policies.callers import RESERVED
+    from policies.access.callers import RESERVED
 
     callers = {caller["name"] for caller in ws.callers()}
     if name in callers or name.startswith(RESERVED):

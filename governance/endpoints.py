@@ -76,7 +76,7 @@ def _guarded(
 
 
 def _bare(ws: Workspace, candidate: str, kind: str, progress: Progress) -> GuardedEndpoint:
-    from policies.bare import BareEngine
+    from policies.serving.bare import BareEngine
 
     return BareEngine.start(ws, ws.get(candidate, Candidate), kind=kind, progress=progress)
 

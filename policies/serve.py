@@ -15,23 +15,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from policies import proof
-from policies.aside import finish
-from policies.assembly import front_of, own_version
-from policies.child import Endpoint
-from policies.credentials import tls_of
-from policies.desk import Front
-from policies.fleet import Fleet
-from policies.gateway import Gateway
-from policies.listener import Listener, bind, settled_memory, url_of
-from policies.occurrences import Occurrences
-from policies.operations import admin_of, admin_socket, renew_certificate
-from policies.plan import UNVERIFIED, Plan, check_plan
-from policies.scratch import claim_scratch
-from policies.signals import Signals
-from policies.starting_desk import AnyFleet, Opening, OpenRelease
-from policies.switching import Follower
-from policies.systemd import Notifier, inherited_socket
+from policies.access.credentials import tls_of
+from policies.endpoint.desk import Front
+from policies.endpoint.gateway import Gateway
+from policies.endpoint.listener import Listener, bind, settled_memory, url_of
+from policies.serving import proof
+from policies.serving.aside import finish
+from policies.serving.assembly import front_of, own_version
+from policies.serving.child import Endpoint
+from policies.serving.fleet import Fleet
+from policies.serving.occurrences import Occurrences
+from policies.serving.operations import admin_of, admin_socket, renew_certificate
+from policies.serving.plan import UNVERIFIED, Plan, check_plan
+from policies.serving.scratch import claim_scratch
+from policies.serving.signals import Signals
+from policies.serving.starting_desk import AnyFleet, Opening, OpenRelease
+from policies.serving.switching import Follower
+from policies.serving.systemd import Notifier, inherited_socket
 from registry.errors import EngineFailure, Refused, Tampered
 from registry.protocols import Progress, silent
 from registry.workspace import Workspace
@@ -249,6 +249,6 @@ class RunningEndpoint:
 __all__ = ["Endpoint", "Plan", "run", "serve"]
 
 if __name__ == "__main__":
-    from policies.child import main
+    from policies.serving.child import main
 
     main()

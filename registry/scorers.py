@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from registry.plugins import Plugins
 
-SCORERS = Plugins("scorer", "hallmark.scorer", {"policy": "policies.reward:Reward"})
+SCORERS = Plugins("scorer", "hallmark.scorer", {"policy": "policies.authoring.reward:Reward"})
 """Name to class; `Class.open(folder, digest)` returns a `registry.protocols.Scorer` that is pinned to a digest."""

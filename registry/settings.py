@@ -66,7 +66,7 @@ class Settings:
     signers: Mapping[str, str] = field(default_factory=dict)
     """Principal to the command that signs for it, from `[signers]` of hallmark.toml (`registry.signers`)."""
     issuers: tuple[Mapping[str, Any], ...] = ()
-    """`[[issuers]]` of hallmark.toml: whose tokens name callers of the endpoint (`policies.credentials`)."""
+    """`[[issuers]]` of hallmark.toml: whose tokens name callers of the endpoint (`policies.access.credentials`)."""
     tls: Mapping[str, Any] = field(default_factory=dict)
     """`[tls]` of hallmark.toml: the endpoint's certificate, and whose certificates name callers."""
 

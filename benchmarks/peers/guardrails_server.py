@@ -33,7 +33,7 @@ guard.use(Patterns(on_fail=OnFailAction.FIX))
 def guardrails_config(folder: Path, bundle: Path) -> Path:
     """Write a configuration with the guard `filter`; return the file."""
     from policies.bundle import load
-    from policies.rules import RegexRule
+    from policies.enforcement.rules import RegexRule
 
     patterns = [rule.pattern for rule in load(bundle).spec.rules if isinstance(rule, RegexRule)]
     path = folder / "guards.py"

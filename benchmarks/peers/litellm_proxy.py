@@ -28,7 +28,7 @@ def locked_version() -> str:
 def litellm_config(bundle: Path, engine_port: int, *, content_filter: bool) -> dict[str, Any]:
     """Return LiteLLM's configuration: one model, a master key, and a bundle's patterns as its filter's."""
     from policies.bundle import load
-    from policies.rules import RegexRule, TopicRule
+    from policies.enforcement.rules import RegexRule, TopicRule
 
     config: dict[str, Any] = {
         "model_list": [{"model_name": "model", "litellm_params": {

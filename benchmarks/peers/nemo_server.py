@@ -13,7 +13,7 @@ NEMO = Peer("nemo", "nemoguardrails", "nemo.txt")
 def nemo_config(folder: Path, bundle: Path, engine_port: int) -> Path:
     """Write a configuration `filter`: one model, a bundle's patterns checked on input and output; return the folder."""
     from policies.bundle import load
-    from policies.rules import RegexRule
+    from policies.enforcement.rules import RegexRule
 
     patterns = [rule.pattern for rule in load(bundle).spec.rules if isinstance(rule, RegexRule)]
     config = {

@@ -31,7 +31,7 @@ def check(session: Session, bundle: Path) -> None:
 
     Example: hallmark policy check specs/policy
     """
-    from policies.lint import lint
+    from policies.authoring.lint import lint
 
     found = lint(bundle)
     problems = [each for each in found if each.severity == "problem"]
@@ -48,9 +48,9 @@ def test(session: Session, bundle: Path) -> None:
 
     Example: hallmark policy test specs/policy
     """
-    from policies import bundle as room
+    from policies.authoring.cases import run_tests
 
-    outcomes = room.run_tests(bundle)
+    outcomes = run_tests(bundle)
     lines = [f"{'ok  ' if each.passed else 'FAIL'} {each.name} {each.detail}".rstrip() for each in outcomes]
     session.emit(outcomes, lines or "no tests")
     session.exit(0 if all(each.passed for each in outcomes) else 1)
@@ -68,8 +68,8 @@ def scan(session: Session, bundle: Path, path: Path, side: str) -> None:
     """
     from contextlib import ExitStack
 
-    from policies import bulk
     from policies import bundle as room
+    from policies.authoring import bulk
     from registry.errors import NotFound
 
     compiled = room.compile_bundle(room.load(bundle))
@@ -91,7 +91,7 @@ def targets(session: Session, bundle: Path) -> None:
     Example: hallmark policy targets specs/policy
     """
     from policies import bundle as room
-    from policies.targets import compile_targets
+    from policies.authoring.targets import compile_targets
 
     found = compile_targets(room.load(bundle))
     width = max((len(each.rule) for each in found.rules), default=4)
@@ -116,7 +116,7 @@ def scenarios(session: Session, bundle: Path, per_rule: int, seed: int, out: Pat
     Example: hallmark policy scenarios specs/policy --per-rule 50 --seed 1 --out scenarios.jsonl
     """
     from policies import bundle as room
-    from policies.scenarios import Scenarios, made_for
+    from policies.authoring.scenarios import Scenarios, made_for
     from registry.artifacts import replace_file
     from registry.records import plain
 
@@ -153,14 +153,14 @@ def diff(
     """
     from governance import bundles
     from policies import bundle as room
-    from policies import difference
+    from policies.authoring import difference
 
     with bundles.opened(lambda: session.ws, first) as one, bundles.opened(lambda: session.ws, second) as two:
         sides = difference.Side(room.load(one)), difference.Side(room.load(two))
         if path is not None:
             traffic = difference.from_records(_records(path))
         else:
-            from policies.recording import recorded
+            from policies.endpoint.recording import recorded
 
             traffic = difference.from_recordings(recorded(session.ws, **window))
         found = difference.compare(*sides, traffic)

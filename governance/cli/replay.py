@@ -24,7 +24,7 @@ def replay(session: Session, receipt: str, file: Path | None, dry_run: bool) -> 
 
     Example: hallmark replay hr-0123456789a00000001 --request asked.json
     """
-    from policies import replay as room
+    from policies.serving import replay as room
 
     session.actor("serve", receipt)
     if dry_run:
@@ -64,7 +64,7 @@ def list_recorded(session: Session, endpoint: str, since: str, until: str, show_
     """
     from dataclasses import asdict
 
-    from policies import recording as room
+    from policies.endpoint import recording as room
 
     session.actor("read", endpoint or "recordings")
     found = list(room.recorded(session.ws, alias=endpoint, since=since, until=until))
@@ -92,7 +92,7 @@ def erase(session: Session, caller: str, receipt: str, before: str, reason: str)
 
     Example: hallmark recording erase --caller billing-app --reason "asked to be forgotten"
     """
-    from policies import recording as room
+    from policies.endpoint import recording as room
     from registry.errors import SpecError
 
     if not (caller or receipt or before):

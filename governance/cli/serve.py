@@ -9,8 +9,8 @@ import click
 from governance.cli.app import Session, command
 
 if TYPE_CHECKING:
-    from policies.audit import Mode
-    from policies.plan import Plan
+    from policies.endpoint.audit import Mode
+    from policies.serving.plan import Plan
     from registry.settings import Settings
 
 
@@ -38,7 +38,7 @@ def serve(
     Example: hallmark serve prod --port 8000
     """
     from policies import serve as room
-    from policies.operations import configure_logging
+    from policies.serving.operations import configure_logging
     from registry.errors import SpecError
 
     permit = where["permit"]
@@ -51,7 +51,7 @@ def serve(
         return
     plan = plan_of(ws.settings, alias, also, **where)
     if print_unit:
-        from policies.unit import unit_name, unit_text
+        from policies.serving.unit import unit_name, unit_text
 
         text = unit_text(ws.root, plan)
         session.emit({"name": unit_name(plan), "unit": text}, text)
@@ -80,7 +80,7 @@ def _dry_run(session: Session, aliases: list[str]) -> None:
 
 def plan_of(settings: Settings, alias: str | None, also: tuple[str, ...] = (), **where: str | int | None) -> Plan:
     """Return what the command line and the settings ask to serve. Raises SpecError naming what is wrong."""
-    from policies.plan import UNVERIFIED, Plan, Remote, check_plan, upkeep_of
+    from policies.serving.plan import UNVERIFIED, Plan, Remote, check_plan, upkeep_of
 
     permit, port = where.get("permit"), where.get("port")
     engine = str(where.get("engine") or settings["engine"])

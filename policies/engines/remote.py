@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from policies.engines.address import Address
-from policies.upstream import Upstream
+from policies.endpoint.address import Address
+from policies.endpoint.upstream import Upstream
 from registry.errors import EngineFailure, NotFound
 from registry.protocols import Progress, silent
 
@@ -31,7 +31,7 @@ class RemoteEngine:
         surfaces: what the server offers.
 
     Raises:
-        SpecError, Refused: the URL or the key cannot be used (`policies.engines.address`).
+        SpecError, Refused: the URL or the key cannot be used (`policies.endpoint.address`).
         NotFound: the variable is not set, or `ca` cannot be read.
     """
 

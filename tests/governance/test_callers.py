@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from governance import callers
-from policies.authorize import Caller
-from policies.callers import Callers
-from policies.certificates import thumbprint
-from policies.credentials import callers_of, certificates_of, revoked_callers, tls_of, tokens_of
-from policies.refusal import Refusal
+from policies.access.authorize import Caller
+from policies.access.callers import Callers
+from policies.access.certificates import thumbprint
+from policies.access.credentials import callers_of, certificates_of, revoked_callers, tls_of, tokens_of
+from policies.wire.refusal import Refusal
 from registry.errors import NotFound, Refused, SpecError
 from registry.workspace import Workspace
 from tests.stubs.oidc_server import OidcServer, make_key

@@ -15,10 +15,10 @@ from typing import Any
 
 import pydantic
 
-from policies.engine import Enforcer, Hit
-from policies.normalize import VIEWS, see
-from policies.rules import AnyRule, MaxLengthRule, RegexRule, SpanRule, TermsRule, TopicRule
-from policies.scan import CompiledBundle, compile_side
+from policies.enforcement.engine import Enforcer, Hit
+from policies.enforcement.normalize import VIEWS, see
+from policies.enforcement.rules import AnyRule, MaxLengthRule, RegexRule, SpanRule, TermsRule, TopicRule
+from policies.enforcement.scan import CompiledBundle, compile_side
 
 RULES = pydantic.TypeAdapter(list[AnyRule])
 

@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.audit import DecisionLog
-from policies.authorize import Authorizer, ModelState
+from policies.access.authorize import Authorizer, ModelState
+from policies.access.callers import Callers
 from policies.bundle import compile_bundle
-from policies.callers import Callers
-from policies.desk import Bounds, Desk, Front
-from policies.engine import Enforcer
-from policies.exchange import Served
-from policies.gateway import Gateway
-from policies.listener import Listener, bind, url_of
-from policies.upstream import Upstream
+from policies.endpoint.audit import DecisionLog
+from policies.endpoint.desk import Bounds, Desk, Front
+from policies.endpoint.exchange import Served
+from policies.endpoint.gateway import Gateway
+from policies.endpoint.listener import Listener, bind, url_of
+from policies.endpoint.upstream import Upstream
+from policies.enforcement.engine import Enforcer
 from registry.journal import Journal
 from tests.policies.running import caller_rows, make_bundle
 

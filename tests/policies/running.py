@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import policies
-from policies.audit import DecisionLog
-from policies.authorize import Authorizer, ModelState
+from policies.access.authorize import Authorizer, ModelState
+from policies.access.callers import Callers, create_key
+from policies.access.limits import Limits
 from policies.bundle import Bundle, compile_bundle, load
-from policies.callers import Callers, create_key
-from policies.desk import Bounds, Desk, Front
-from policies.engine import Enforcer
-from policies.exchange import Served
-from policies.gateway import Gateway
-from policies.limits import Limits
-from policies.listener import Listener, bind, url_of
-from policies.upstream import Upstream
+from policies.endpoint.audit import DecisionLog
+from policies.endpoint.desk import Bounds, Desk, Front
+from policies.endpoint.exchange import Served
+from policies.endpoint.gateway import Gateway
+from policies.endpoint.listener import Listener, bind, url_of
+from policies.endpoint.upstream import Upstream
+from policies.enforcement.engine import Enforcer
 from tests.stubs.engine import FakeEngine
 
 RULES = """\

@@ -18,11 +18,11 @@ import pytest
 from governance import approvals, candidates, permits, promotion
 from governance.setup import create_workspace, default_bundle
 from policies import engines, serve
-from policies.assembly import hash_key
+from policies.access.callers import create_key
 from policies.bundle import compile_bundle, load
-from policies.callers import create_key
-from policies.compiled import CompiledCache
-from policies.plan import Plan
+from policies.endpoint.hash_key import hash_key
+from policies.enforcement.compiled import CompiledCache
+from policies.serving.plan import Plan
 from registry.records import Asset, GateDecision, ModelVersion, Run
 from registry.workspace import Workspace
 from tests.policies import running

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from policies import lines
-from policies.admin import AdminApp
-from policies.lines import JsonLines, RequestLines
-from policies.listener import Listener, bind, url_of
+from policies.endpoint import lines
+from policies.endpoint.admin import AdminApp
+from policies.endpoint.lines import JsonLines, RequestLines
+from policies.endpoint.listener import Listener, bind, url_of
 from tests.policies.asking import HTTP, chat, post
 from tests.policies.running import CARD, SECRET, Running, until
 from tests.policies.test_metrics import samples

@@ -8,10 +8,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import surfaces
-from policies.answer import Ledger, StreamedAnswer, enforce_whole, release_whole
-from policies.engine import Enforcer
-from policies.frames import ChunkFrames
+from policies.endpoint.answer import Ledger, StreamedAnswer, enforce_whole, release_whole
+from policies.enforcement.engine import Enforcer
+from policies.wire import surfaces
+from policies.wire.frames import ChunkFrames
 from tests.policies.enforcing import enforcer_of
 from tests.policies.running import SECRET
 

@@ -20,12 +20,13 @@ import pytest
 
 from governance.cli.serve import plan_of
 from governance.setup import default_bundle
-from policies import proof
-from policies.assembly import control_tokens_of, hash_key
-from policies.fleet import Build, adapter_name
-from policies.operations import admin_socket
-from policies.plan import Plan, Remote, Upkeep, check_plan, upkeep_of
-from policies.proof import Target
+from policies.endpoint.hash_key import hash_key
+from policies.serving import proof
+from policies.serving.assembly import control_tokens_of
+from policies.serving.fleet import Build, adapter_name
+from policies.serving.operations import admin_socket
+from policies.serving.plan import Plan, Remote, Upkeep, check_plan, upkeep_of
+from policies.serving.proof import Target
 from registry.errors import Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.settings import read

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from policies import audit
-from policies.audit import DECISION, INTENT, UNLOGGED, DecisionLog, JournalDown
+from policies.endpoint import audit
+from policies.endpoint.audit import DECISION, INTENT, UNLOGGED, DecisionLog, JournalDown
 from registry.journal import Journal, read_segment
 from tests.policies.asking import HTTP, chat, post
 from tests.policies.running import Written, gateway_running, until
@@ -165,7 +165,7 @@ def test_a_full_disk_is_said_and_what_was_queued_is_written_when_there_is_room(t
 FULL_DISK = """
 import resource, signal, sys, time
 from pathlib import Path
-from policies.audit import DecisionLog
+from policies.endpoint.audit import DecisionLog
 from registry.journal import Journal
 
 def until(true):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from policies.authorize import Authorizer, Caller, ModelState
+from policies.access.authorize import Authorizer, Caller, ModelState
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "policy"
 SCHEMA = (QUICKSTART / "access.cedarschema").read_text()

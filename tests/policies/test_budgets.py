@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import budgets
-from policies.authorize import Caller
-from policies.callers import Callers
-from policies.limits import SHARE, Limits
-from policies.refusal import Refusal
+from policies.access import budgets
+from policies.access.authorize import Caller
+from policies.access.callers import Callers
+from policies.access.limits import SHARE, Limits
+from policies.wire.refusal import Refusal
 from registry.errors import Locked
 from tests.policies.running import gateway_running
 
@@ -244,8 +244,8 @@ def test_two_processes_do_not_share_a_budget(machine: Machine) -> None:
 
 SPENDER = """
 import sys, pathlib
-from policies.authorize import Caller
-from policies.limits import Limits
+from policies.access.authorize import Caller
+from policies.access.limits import Limits
 limits = Limits(pathlib.Path(sys.argv[1]))
 who = Caller("mia", frozenset(), {"tokens_per_day": 10_000_000})
 while True:

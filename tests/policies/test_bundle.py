@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from policies.bundle import check, compile_bundle, load, run_tests, scan_texts
+from policies.authoring.cases import run_tests
+from policies.authoring.texts import scan_texts
+from policies.bundle import check, compile_bundle, load
 from registry.errors import NotFound, SpecError, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.callers import KEPT_SECONDS, Callers, create_key, hash_secret
-from policies.refusal import Refusal
+from policies.access.callers import KEPT_SECONDS, Callers, create_key, hash_secret
+from policies.wire.refusal import Refusal
 
 
 def _rows(*names: str) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.checksums import CHECKS, crc32_base62_of
+from policies.enforcement.checksums import CHECKS, crc32_base62_of
 
 EXAMPLES = {
     "luhn": ["4111 1111 1111 1111", "5500-0000-0000-0004", "340000000000009", "79927398713"],

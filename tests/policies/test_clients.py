@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from policies.exchange import SURFACES
+from policies.endpoint.exchange import SURFACES
 from tests.policies.asking import ASK, client
 from tests.policies.running import SECRET, Running
 from tests.stubs.engine import Script

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import closure
-from policies.closure import Automaton
-from policies.pattern import parse
+from policies.enforcement import closure
+from policies.enforcement.closure import Automaton
+from policies.enforcement.pattern import parse
 
 
 def ends_of(automaton: Automaton, text: str) -> list[tuple[int, int]]:

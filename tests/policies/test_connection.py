@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from policies.desk import Bounds
-from policies.edge import EdgeLimits
+from policies.endpoint.desk import Bounds
+from policies.endpoint.edge import EdgeLimits
 from tests.policies.asking import chat, post
 from tests.policies.running import Running, gateway_running, until
 from tests.stubs.engine import Script

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.decode import AFTER, DURING, HINDERED, decode_fields, stage
+from policies.enforcement.decode import AFTER, DURING, HINDERED, decode_fields, stage
 from registry.errors import Refused
 from tests.policies.enforcing import enforcer_of, rules_of
 

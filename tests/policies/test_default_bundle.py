@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 import policies
-from policies import samples
-from policies.bundle import load, run_tests
-from policies.engine import Enforcer
-from policies.normalize import is_word
-from policies.pattern import Chars, Node, Repeat, Series
-from policies.rules import RegexRule
-from policies.sampled import run_samples
-from policies.scan import CompiledBundle, compile_side
+from policies.authoring import samples
+from policies.authoring.cases import run_tests
+from policies.authoring.sampled import run_samples
+from policies.bundle import load
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.normalize import is_word
+from policies.enforcement.pattern import Chars, Node, Repeat, Series
+from policies.enforcement.rules import RegexRule
+from policies.enforcement.scan import CompiledBundle, compile_side
 
 BUNDLES = Path(policies.__file__).parent / "bundles"
 DRAWS = 3

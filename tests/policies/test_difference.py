@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from policies.authoring.difference import Asked, Side, compare, from_recordings, from_records
 from policies.bundle import load
-from policies.difference import Asked, Side, compare, from_recordings, from_records
-from policies.recording import Recorded
+from policies.endpoint.recording import Recorded
 from registry.errors import SpecError
 
 ROOT = Path(__file__).resolve().parents[2]

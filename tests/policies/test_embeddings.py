@@ -10,9 +10,9 @@ import openai
 import orjson
 import pytest
 
-from policies import embeddings
-from policies.exchange import SURFACES
-from policies.upstream import UpstreamBroken
+from policies.endpoint.exchange import SURFACES
+from policies.endpoint.upstream import UpstreamBroken
+from policies.wire import embeddings
 from tests.policies.asking import client, post
 from tests.policies.running import CARD, Running
 from tests.stubs.engine import Script

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from policies.control_tokens import ControlTokens
-from policies.guards import GuardOutcome
+from policies.guarding.guards import GuardOutcome
+from policies.wire.control_tokens import ControlTokens
 from tests.policies.asking import ASK, chat, client, post, streamed
 from tests.policies.running import SECRET, Running, gateway_running, until
 from tests.stubs.engine import Script

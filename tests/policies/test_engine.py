@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from policies import engine as engine_module
-from policies.engine import Enforcer
-from policies.scan import CompiledBundle, compile_side
-from policies.stream import OVERFLOW
+from policies.enforcement import engine as engine_module
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.scan import CompiledBundle, compile_side
+from policies.enforcement.stream import OVERFLOW
 from tests.policies.enforcing import enforcer_of, rules_of, streamed
 
 JSON = {"kind": "json_schema", "side": "output", "schema": {"type": "object"}}

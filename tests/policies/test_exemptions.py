@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from policies.authorize import Authorizer, Caller, ModelState
-from policies.bundle import BundleSpec, run_tests
-from policies.rules import AnyRule
+from policies.access.authorize import Authorizer, Caller, ModelState
+from policies.authoring.cases import run_tests
+from policies.bundle import BundleSpec
+from policies.enforcement.rules import AnyRule
 from registry.errors import SpecError, UnknownName
 from registry.specs import parse
 from tests.policies.running import CARD, RULES, gateway_running, make_bundle

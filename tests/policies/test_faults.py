@@ -19,8 +19,8 @@ import pytest
 
 from governance import candidates
 from governance.setup import create_workspace
-from policies import proof, steady, switching
-from policies.plan import Plan
+from policies.serving import proof, steady, switching
+from policies.serving.plan import Plan
 from registry import clock
 from registry.records import Asset, ModelVersion, Run
 from registry.workspace import Workspace

@@ -19,10 +19,10 @@ from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
-from policies.gateway import ROUTES
-from policies.refusal import Refusal
-from policies.refused_fields import REFUSED_FIELDS
-from policies.request import _DECODERS, decode
+from policies.endpoint.gateway import ROUTES
+from policies.wire.refusal import Refusal
+from policies.wire.refused_fields import REFUSED_FIELDS
+from policies.wire.request import _DECODERS, decode
 from tests.policies.asking import HTTP
 from tests.policies.running import Running
 

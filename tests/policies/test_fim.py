@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from policies import fim
-from policies.control_tokens import ControlTokens
+from policies.wire import fim
+from policies.wire.control_tokens import ControlTokens
 from tests.policies.asking import client, post
 from tests.policies.running import CARD, Running
 

@@ -10,8 +10,8 @@ from typing import Any
 import openai
 import pytest
 
-from policies.answer import StreamedAnswer
-from policies.desk import Bounds
+from policies.endpoint.answer import StreamedAnswer
+from policies.endpoint.desk import Bounds
 from tests.policies.asking import ASK, HTTP, chat, client, post, raw, streamed
 from tests.policies.running import SECRET, Running, gateway_running, until
 from tests.stubs.engine import Script

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from policies.guard_rules import GuardRule
-from policies.guards import GuardOutcome, GuardPool
+from policies.enforcement.guard_rules import GuardRule
+from policies.guarding.guards import GuardOutcome, GuardPool
 
 pytestmark = pytest.mark.slow
 

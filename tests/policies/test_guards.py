@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import guards
-from policies.engine import Enforcer
-from policies.guard_rules import GuardRule
-from policies.guard_worker import error_spans, replace
-from policies.guards import GuardOutcome, GuardPool, workers_of
-from policies.scan import CompiledBundle, compile_side
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.guard_rules import GuardRule
+from policies.enforcement.scan import CompiledBundle, compile_side
+from policies.guarding import guards
+from policies.guarding.guard_worker import error_spans, replace
+from policies.guarding.guards import GuardOutcome, GuardPool, workers_of
 from registry.errors import EngineFailure
 from tests.policies.enforcing import rules_of
 

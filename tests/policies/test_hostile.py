@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from policies.callers import create_key
+from policies.access.callers import create_key
 from tests.policies.gateway_process import Process, gateway_process
 from tests.policies.running import CARD, SECRET, until
 from tests.stubs.engine import FakeEngine, Script

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import inclusion
-from policies.inclusion import covers
-from policies.pattern import parse
+from policies.authoring import inclusion
+from policies.authoring.inclusion import covers
+from policies.enforcement.pattern import parse
 
 ATOMS = st.sampled_from(["a", "b", "[ab]", "(?:ab|b)", "a?", "b{1,2}", "(?:a|bb){1,2}"])
 PATTERNS = st.lists(ATOMS, min_size=1, max_size=3).map("".join).filter(lambda p: not re.fullmatch(p, ""))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema.validators import validator_for
 
-from policies.json_samples import instances, near_misses
+from policies.authoring.json_samples import instances, near_misses
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "object": {"type": "object", "required": ["name", "tags"], "additionalProperties": False, "properties": {

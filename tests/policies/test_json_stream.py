@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.engine import Enforcer
-from policies.json_stream import JsonStream, check_json
+from policies.enforcement.engine import Enforcer
+from policies.enforcement.json_stream import JsonStream, check_json
 from tests.policies.enforcing import enforcer_of
 from tests.policies.running import SECRET
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.language import PART, speaks
+from policies.enforcement.language import PART, speaks
 from tests.policies.enforcing import enforcer_of, streamed
 
 ENGLISH = "The rule is the same for all of you, and it was not made to be broken by those who wrote it. "

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import limits as limits_module
-from policies.authorize import Caller
-from policies.limits import Limits
-from policies.refusal import Refusal
+from policies.access import limits as limits_module
+from policies.access.authorize import Caller
+from policies.access.limits import Limits
+from policies.wire.refusal import Refusal
 
 
 class Clock:

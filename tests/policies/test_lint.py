@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from policies.lint import Finding, lint
-from policies.overlap import find_overlaps
+from policies.authoring.lint import Finding, lint
+from policies.authoring.overlap import find_overlaps
 from tests.policies.enforcing import rules_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from policies.edge import Edge, EdgeLimits
-from policies.listener import SPARE_DESCRIPTORS, Listener, bind, is_loopback, settled_memory, url_of
-from policies.tls import server_context
+from policies.access.tls import server_context
+from policies.endpoint.edge import Edge, EdgeLimits
+from policies.endpoint.listener import SPARE_DESCRIPTORS, Listener, bind, is_loopback, settled_memory, url_of
 from registry.errors import Locked, Refused
 from tests.policies.running import until
 from tests.policies.test_tls import Authority

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from policies.exchange import Exchange, Served
-from policies.metrics import FAMILIES, Metrics
-from policies.refusal import Refusal
+from policies.endpoint.exchange import Exchange, Served
+from policies.endpoint.metrics import FAMILIES, Metrics
+from policies.wire.refusal import Refusal
 
 SAMPLE = re.compile(r'hallmark_(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+]+|\+Inf)')
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.normalize import clean, fold, has_word_edges, is_word, origins
+from policies.enforcement.normalize import clean, fold, has_word_edges, is_word, origins
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 

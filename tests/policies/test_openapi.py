@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from policies.gateway import ROUTES
-from policies.openapi import document
-from policies.request import _DECODERS
+from policies.endpoint.gateway import ROUTES
+from policies.wire.openapi import document
+from policies.wire.request import _DECODERS
 from tests.policies.asking import HTTP, chat, post
 from tests.policies.running import Running
 from tests.stubs.engine import Script

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.pattern import Chars, PatternError, lengths, literal, parse
+from policies.enforcement.pattern import Chars, PatternError, lengths, literal, parse
 
 
 @pytest.mark.parametrize(

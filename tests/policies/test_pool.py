@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from policies import upstream as module
-from policies.upstream import Pool, Upstream, UpstreamDown
+from policies.endpoint import upstream as module
+from policies.endpoint.upstream import Pool, Upstream, UpstreamDown
 from tests.stubs.engine import FakeEngine, Script
 
 STREAM = b'{"stream":true}'

@@ -9,8 +9,8 @@ import pytest
 
 import policies
 from policies.bundle import Bundle, compile_bundle, load
-from policies.engine import Enforcer
-from policies.guards import GuardPool, workers_of
+from policies.enforcement.engine import Enforcer
+from policies.guarding.guards import GuardPool, workers_of
 from registry.errors import EngineFailure, SpecError
 from tests.policies.asking import ASK, chat, client, post, streamed
 from tests.policies.running import gateway_running

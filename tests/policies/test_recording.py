@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from policies import recording
-from policies.recording import Recorder
+from policies.endpoint import recording
+from policies.endpoint.recording import Recorder
 from registry.workspace import Workspace
 from tests.policies.asking import chat, post
 from tests.policies.running import CARD, SECRET, Running, gateway_running, until

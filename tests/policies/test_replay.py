@@ -17,10 +17,11 @@ import pytest
 
 from governance import candidates, permits
 from governance.setup import create_workspace
-from policies import recording, serve
-from policies import replay as room
-from policies.callers import create_key
-from policies.plan import Plan
+from policies import serve
+from policies.access.callers import create_key
+from policies.endpoint import recording
+from policies.serving import replay as room
+from policies.serving.plan import Plan
 from registry.errors import NotFound, Refused, SpecError
 from registry.records import ModelVersion, Run
 from registry.workspace import Workspace

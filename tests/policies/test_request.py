@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import json_strings
-from policies.control_tokens import ControlTokens
-from policies.json_strings import JsonStrings
-from policies.refusal import Refusal
-from policies.request import MOST_DEPTH, decode
-from policies.request_types import WITHOUT_EFFECT
+from policies.enforcement import json_strings
+from policies.enforcement.json_strings import JsonStrings
+from policies.wire.control_tokens import ControlTokens
+from policies.wire.refusal import Refusal
+from policies.wire.request import MOST_DEPTH, decode
+from policies.wire.request_types import WITHOUT_EFFECT
 from tests.policies.asking import chat, client, post
 from tests.policies.running import CARD, Running
 

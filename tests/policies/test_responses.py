@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.refusal import Refusal
-from policies.request import decode
-from policies.responses_stream import ResponseFrames
-from policies.surfaces import ChunkChoice, FunctionPiece, ToolPiece, Turn, Usage
+from policies.wire.refusal import Refusal
+from policies.wire.request import decode
+from policies.wire.responses_stream import ResponseFrames
+from policies.wire.surfaces import ChunkChoice, FunctionPiece, ToolPiece, Turn, Usage
 from tests.policies.asking import HTTP, client, post
 from tests.policies.running import SECRET, Running
 from tests.stubs.engine import Script

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from policies.authoring.reward import PARSES, Reward
 from policies.bundle import content_digest, load
-from policies.reward import PARSES, Reward
 from registry.errors import Tampered
 from registry.scorers import SCORERS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pydantic
 import pytest
 
-from policies.rules import FormatRule, GuardrailsRule, JsonSchemaRule, TopicRule
+from policies.enforcement.rules import FormatRule, GuardrailsRule, JsonSchemaRule, TopicRule
 from tests.policies.enforcing import rules_of
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.compiled import CompiledCache
-from policies.pattern import parse
-from policies.prefilter import Prefilter, expression
-from policies.rules import SpanRule
-from policies.scan import compile_side
+from policies.enforcement.compiled import CompiledCache
+from policies.enforcement.pattern import parse
+from policies.enforcement.prefilter import Prefilter, expression
+from policies.enforcement.rules import SpanRule
+from policies.enforcement.scan import compile_side
 from registry.errors import SpecError
 from tests.policies.enforcing import model_matches, rules_of
 

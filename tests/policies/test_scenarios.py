@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from policies.authoring.scenarios import Scenarios, made_for
 from policies.bundle import load
-from policies.checksums import CHECKS
-from policies.scenarios import Scenarios, made_for
+from policies.enforcement.checksums import CHECKS
 from tests.policies.enforcing import rules_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policies.scratch import LONGEST, claim_scratch, socket_folder
+from policies.serving.scratch import LONGEST, claim_scratch, socket_folder
 
 
 def test_what_a_killed_endpoint_left_behind_is_removed_by_the_next(tmp_path: Path) -> None:

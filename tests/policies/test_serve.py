@@ -15,9 +15,10 @@ import httpx
 import openai
 import pytest
 
-from policies import engines, proof, serve, switching
-from policies.fleet import adapter_name
-from policies.proof import Target
+from policies import engines, serve
+from policies.serving import proof, switching
+from policies.serving.fleet import adapter_name
+from policies.serving.proof import Target
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.workspace import Workspace

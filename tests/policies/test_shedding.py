@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.body import BodyReader
-from policies.deadlines import Deadlines
-from policies.depth import too_deep
-from policies.desk import Bounds
-from policies.head import Head
-from policies.refusal import Refusal
-from policies.shedding import Turnstile
+from policies.endpoint.body import BodyReader
+from policies.endpoint.deadlines import Deadlines
+from policies.endpoint.desk import Bounds
+from policies.endpoint.head import Head
+from policies.endpoint.shedding import Turnstile
+from policies.wire.depth import too_deep
+from policies.wire.refusal import Refusal
 from tests.policies.asking import chat, post
 from tests.policies.running import gateway_running
 from tests.stubs.engine import Script

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from policies import exchange
-from policies.answer import Ledger
+from policies.endpoint import exchange
+from policies.endpoint.answer import Ledger
 from tests.policies.asking import chat, client, post, streamed
 from tests.policies.running import Running
 from tests.stubs.engine import Script

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import stream as stream_module
-from policies.normalize import see
-from policies.rules import RegexRule, SpanRule, TopicRule
-from policies.stream import OVERFLOW, HoldBack
+from policies.enforcement import stream as stream_module
+from policies.enforcement.normalize import see
+from policies.enforcement.rules import RegexRule, SpanRule, TopicRule
+from policies.enforcement.stream import OVERFLOW, HoldBack
 from tests.policies.enforcing import enforcer_of, enforcer_with, model, model_matches, rules_of, streamed
 
 LETTERS = "abAB1 _-\u00e9\u200b\ufb01\uff41\n\u0301\u0430%"

@@ -16,10 +16,11 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import serve, supervisor
-from policies.plan import Plan, Upkeep
-from policies.steady import steady_now
-from policies.supervisor import Supervisor, exit_of, pause_seconds, probe
+from policies import serve
+from policies.serving import supervisor
+from policies.serving.plan import Plan, Upkeep
+from policies.serving.steady import steady_now
+from policies.serving.supervisor import Supervisor, exit_of, pause_seconds, probe
 from registry.errors import EngineFailure
 from registry.records import Asset
 from registry.workspace import Workspace

@@ -7,9 +7,9 @@ import tracemalloc
 
 import pytest
 
-from policies import judge
-from policies.judge import WORK_LIMIT
-from policies.stream import NOTHING
+from policies.enforcement import judge
+from policies.enforcement.judge import WORK_LIMIT
+from policies.enforcement.stream import NOTHING
 from tests.policies.enforcing import enforcer_of, streamed
 
 PEM = {

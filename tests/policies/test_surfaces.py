@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import surfaces
-from policies.frames import ChunkFrames
-from policies.refusal import Refusal
-from policies.request import ChatRequest, CompletionRequest, decode, encode, rewrite
+from policies.wire import surfaces
+from policies.wire.frames import ChunkFrames
+from policies.wire.refusal import Refusal
+from policies.wire.request import ChatRequest, CompletionRequest, decode, encode, rewrite
 from tests.stubs.engine import Script, stream_events, whole
 
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from governance import promotion
-from policies import proof, switching
-from policies.plan import Plan, Upkeep
-from policies.proof import Target, Verified
+from policies.serving import proof, switching
+from policies.serving.plan import Plan, Upkeep
+from policies.serving.proof import Target, Verified
 from registry.errors import Locked
 from registry.records import Asset
 from registry.workspace import Workspace

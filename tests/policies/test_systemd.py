@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from policies import systemd, unit
-from policies.plan import Plan, Remote
-from policies.systemd import Notifier, inherited_socket
+from policies.serving import systemd, unit
+from policies.serving.plan import Plan, Remote
+from policies.serving.systemd import Notifier, inherited_socket
 from registry.errors import SpecError
 from registry.records import Asset
 from registry.workspace import Workspace

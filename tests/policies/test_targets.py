@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from policies.authoring.scenarios import WHOLE, Scenario
+from policies.authoring.targets import RuleTargets, Targets, compile_targets
 from policies.bundle import BundleSpec, load
-from policies.decode import AFTER, DURING, HINDERED
-from policies.engine import Enforcer
-from policies.scenarios import WHOLE, Scenario
-from policies.targets import RuleTargets, Targets, compile_targets
+from policies.enforcement.decode import AFTER, DURING, HINDERED
+from policies.enforcement.engine import Enforcer
 from tests.policies.enforcing import RULES
 from tests.policies.grammar import lets_through
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from policies import telemetry
-from policies.telemetry import Tracing
+from policies.endpoint import telemetry
+from policies.endpoint.telemetry import Tracing
 from tests.policies.asking import ASK, HTTP, chat, client, post
 from tests.policies.running import CARD, SECRET, Running, until
 from tests.stubs.engine import Script

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from policies.callers import Callers
-from policies.certificates import Certificates, Naming, thumbprint
-from policies.refusal import Refusal
-from policies.tls import renew, server_context
+from policies.access.callers import Callers
+from policies.access.certificates import Certificates, Naming, thumbprint
+from policies.access.tls import renew, server_context
+from policies.wire.refusal import Refusal
 from registry.errors import NotFound, SpecError
 from tests.policies.running import Running, gateway_running, until
 

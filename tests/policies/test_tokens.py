@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import jwks, tokens
-from policies.authorize import Caller
-from policies.callers import Callers, create_key
-from policies.jwks import KeySource, check_url, of_file, of_issuer, of_url, read_keys
-from policies.refusal import Refusal
-from policies.tokens import Issuer, Tokens
+from policies.access import jwks, tokens
+from policies.access.authorize import Caller
+from policies.access.callers import Callers, create_key
+from policies.access.jwks import KeySource, check_url, of_file, of_issuer, of_url, read_keys
+from policies.access.tokens import Issuer, Tokens
+from policies.wire.refusal import Refusal
 from registry.errors import SpecError
 from tests.policies.running import Running, gateway_running, until
 from tests.stubs.oidc_server import OidcServer, make_key, sign

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policies.upstream import Call, CallClosed, Upstream, UpstreamBroken, UpstreamDown
+from policies.endpoint.upstream import Call, CallClosed, Upstream, UpstreamBroken, UpstreamDown
 from tests.stubs.engine import FakeEngine, Script
 
 OPENED: list[Upstream] = []

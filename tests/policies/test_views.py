@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.closure import Automaton
-from policies.codings import Base64Strand, HexStrand, UrlStrand
-from policies.normalize import VIEWS
-from policies.pattern import parse
+from policies.enforcement.closure import Automaton
+from policies.enforcement.codings import Base64Strand, HexStrand, UrlStrand
+from policies.enforcement.normalize import VIEWS
+from policies.enforcement.pattern import parse
 from tests.policies.enforcing import CODINGS, enforcer_of, streamed
 
 KEY = {"kind": "regex", "pattern": r"\bghp_[A-Za-z0-9]{8,36}", "type": "key"}

@@ -14,7 +14,7 @@ warnings.filterwarnings("ignore")
 from guardrails import Guard  # noqa: E402
 from guardrails.errors import ValidationError  # noqa: E402
 
-from policies.guardrails_validator import HallmarkPolicy  # noqa: E402
+from policies.guarding.guardrails_validator import HallmarkPolicy  # noqa: E402
 from registry.errors import SpecError  # noqa: E402
 
 KEY = "AKIA" + "IOSFODNN7EXAMPLE"

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from policies.bare import BareEngine
+from policies.serving.bare import BareEngine
 from registry.errors import EngineFailure, NotFound, Tampered
 from registry.records import Candidate, sha256
 from registry.workspace import Workspace

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from policies.upstream import Upstream
+from policies.endpoint.upstream import Upstream
 from tests.policies.asking import client, post
 from tests.policies.running import Running, gateway_running
 

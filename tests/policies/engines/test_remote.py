@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from policies.engines.address import Address
+from policies.endpoint.address import Address
+from policies.endpoint.upstream import Upstream, UpstreamBroken, UpstreamDown
 from policies.engines.remote import RemoteEngine
-from policies.upstream import Upstream, UpstreamBroken, UpstreamDown
 from registry.errors import EngineFailure, NotFound, Refused, SpecError
 
 KEY = "sk-of-this-test"

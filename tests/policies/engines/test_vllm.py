@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from policies.bare import BareEngine
 from policies.engines import start
 from policies.engines.vllm_server import is_cpu_build
+from policies.serving.bare import BareEngine
 from registry.workspace import Workspace
 from tests.evals.harness.lm_eval_cases import (
     kpi,

@@ -15,16 +15,16 @@ import httpx
 import openai
 import pytest
 
-from policies.audit import DecisionLog
-from policies.authorize import Authorizer, ModelState
+from policies.access.authorize import Authorizer, ModelState
+from policies.access.callers import Callers
 from policies.bundle import compile_bundle
-from policies.callers import Callers
-from policies.desk import Desk, Front
-from policies.engine import Enforcer
-from policies.exchange import Served
-from policies.gateway import Gateway
-from policies.listener import Listener, bind, url_of
-from policies.upstream import Upstream
+from policies.endpoint.audit import DecisionLog
+from policies.endpoint.desk import Desk, Front
+from policies.endpoint.exchange import Served
+from policies.endpoint.gateway import Gateway
+from policies.endpoint.listener import Listener, bind, url_of
+from policies.endpoint.upstream import Upstream
+from policies.enforcement.engine import Enforcer
 from tests.policies.running import RULES, SECRET, Written, caller_rows, make_bundle, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -1,0 +1,1 @@
+"""What helps to write a bundle: check, scenarios, targets, diff, scans of many texts."""

@@ -1,0 +1,1 @@
+"""The gateway: a request from its first byte to its decision."""

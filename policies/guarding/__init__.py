@@ -1,0 +1,1 @@
+"""Rules that code decides, in processes of their own."""

@@ -1,0 +1,1 @@
+"""Endpoints over time: what is verified and started, watched, switched and drained."""
