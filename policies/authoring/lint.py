@@ -6,7 +6,7 @@ is not tested.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +129,7 @@ def _overlap_finding(overlap: Overlap, places: _Places, *, layered: bool) -> Fin
 
 
 def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
+    least_of = {rule.id: _shortest(rule) for rule in rules if isinstance(rule, SpanRule)}
     for side in SIDES:
         limits = [rule for rule in rules if isinstance(rule, MaxLengthRule) and rule.applies_to(side)]
         if not limits:
@@ -137,7 +138,7 @@ def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
         for rule in rules:
             if not rule.applies_to(side) or rule is least:
                 continue
-            why = _too_long(rule, least.characters, side)
+            why = _too_long(rule, least.characters, side, least_of)
             if why:
                 yield Finding(
                     "warning" if isinstance(rule, MaxLengthRule) else "problem",
@@ -149,17 +150,22 @@ def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
                 )
 
 
-def _too_long(rule: AnyRule, limit: int, side: str) -> str:
+def _shortest(rule: SpanRule) -> int:
+    """Return the characters that the shortest text has on which a rule acts."""
+    from policies.enforcement.pattern import lengths
+
+    shortest = sorted(lengths(branch.body)[0] for branch in rule.branches())
+    return sum(shortest[: rule.at_least]) if isinstance(rule, TopicRule) else shortest[0]
+
+
+def _too_long(rule: AnyRule, limit: int, side: str, shortest: Mapping[str, int]) -> str:
     if isinstance(rule, MaxLengthRule):
         return f"it allows {rule.characters} characters"
     if isinstance(rule, FormatRule) and side == "output":
         return "each choice is longer" if all(len(text) > limit for text in rule.choices) else ""
     if not isinstance(rule, SpanRule):
         return ""
-    from policies.enforcement.pattern import lengths
-
-    shortest = sorted(lengths(branch.body)[0] for branch in rule.branches())
-    needed = sum(shortest[: rule.at_least]) if isinstance(rule, TopicRule) else shortest[0]
+    needed = shortest[rule.id]
     widest = _WIDEST_FOLD if rule.folded else 1
     return f"its shortest match has {needed} characters" if needed > limit * widest else ""
 

@@ -10,7 +10,7 @@ from typing import Any
 from policies.authoring.inclusion import covers
 from policies.authoring.reference import Reference
 from policies.authoring.samples import draw, embed
-from policies.enforcement.pattern import PatternError
+from policies.enforcement.pattern import Branch, PatternError
 from policies.enforcement.rules import AnyRule, SpanRule, TopicRule
 
 DRAWN = 4
@@ -34,13 +34,13 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
     references = {number: Reference(rule, checked=False) for number, rule in spans}
     told: set[int] = set()
     for number, rule in spans:
-        drawn = _drawn(rule)
+        drawn = _drawn(rule, references[number].branches)
         for other, by in spans:
             if (
                 other == number
                 or other in told
-                or not _same_place(by, rule)
                 or not _shows_nothing(rule, by, number > other)
+                or not _same_place(by, rule)
             ):
                 continue
             if drawn and not all(references[other].finds(text) for text in drawn):
@@ -112,12 +112,12 @@ def _branches_on(rule: SpanRule, view: str) -> Sequence[Any] | None:
         return None
 
 
-def _drawn(rule: SpanRule) -> list[str]:
+def _drawn(rule: SpanRule, branches: Sequence[Branch]) -> list[str]:
     """Return some texts of a rule's pattern, checksum aside; none for a topic, which acts on several together."""
     rng = random.Random(f"overlap {rule.id}")  # noqa: S311 (drawn texts, no secrets)
     if isinstance(rule, TopicRule) and rule.at_least > 1:
         return []
-    chosen = [rng.choice(rule.branches()) for _ in range(DRAWN)]
+    chosen = [rng.choice(branches) for _ in range(DRAWN)]
     return [embed(draw(branch.body, rng), branch, rng, bare=True) for branch in chosen]
 
 
