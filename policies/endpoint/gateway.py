@@ -24,7 +24,7 @@ from policies.endpoint.head import NOTHING, Head, check_framing, client_certific
 from policies.endpoint.shedding import Turnstile
 from policies.endpoint.upstream import Call, CallClosed, UpstreamBroken, UpstreamDown
 from policies.wire import surfaces
-from policies.wire.refusal import Refusal, engine_broken, engine_down, internal, log_down
+from policies.wire.refusal import Refusal, engine_broken, engine_down, internal, log_down, no_model
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ SURFACES = {
     "/v1/responses": "responses",
     "/v1/embeddings": "embeddings",
 }
-ROUTES = {**dict.fromkeys(SURFACES, "POST"), **dict.fromkeys(("/v1/models", "/health", "/ready", "/metrics"), "GET")}
+MODELS = ("/v1/models", "/v1/models/{model}")
+ROUTES = {**dict.fromkeys(SURFACES, "POST"), **dict.fromkeys((*MODELS, "/health", "/ready", "/metrics"), "GET")}
 BUSY_RATE = 400
 """Requests a second from which on fewer texts are described."""
 
@@ -125,7 +126,7 @@ class Gateway:
         if path in ("/health", "/ready") and scope["method"] == "GET":
             await self._probe(path, send)
             return
-        exchange = Exchange(SURFACES.get(path) or ("models" if path == "/v1/models" else "other"), self._unplaced)
+        exchange = Exchange(SURFACES.get(path) or ("models" if _route(path) in MODELS else "other"), self._unplaced)
         self._note_pace(exchange.started)
         exchange.busy = self._busy
         metrics = self.front.metrics
@@ -168,7 +169,8 @@ class Gateway:
         exchange.unread = scope["method"] != "GET"
         head = Head(scope["headers"])
         exchange.unread = head.length != 0
-        path, method = scope["path"], ROUTES.get(scope["path"])
+        path = scope["path"]
+        method = ROUTES.get(path) or ROUTES.get(_route(path))
         if method is None:
             raise Refusal(404, "unknown_route", "no such route on this endpoint")
         if scope["method"] != method:
@@ -183,8 +185,8 @@ class Gateway:
             return
         if not self.front.decisions.healthy:
             raise JournalDown
-        if path == "/v1/models":
-            await self._models(exchange, caller, send)
+        if exchange.surface == "models":
+            await self._models(exchange, caller, path.removeprefix(MODELS[0]).removeprefix("/"), send)
             return
         body = await self._bodies.read(head, receive, arrived=_arrived(scope))
         exchange.unread = False
@@ -240,8 +242,11 @@ class Gateway:
         head = [STREAM, (b"cache-control", b"no-cache"), *self._receipt(exchange)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
 
-    async def _models(self, exchange: Exchange, caller: Caller, send: Send) -> None:
-        """List the models this caller may ask for."""
+    async def _models(self, exchange: Exchange, caller: Caller, name: str, send: Send) -> None:
+        """List the models this caller may ask for, or describe the one that is named.
+
+        Every model is decided either way: one that this caller may not use is answered as one that is not there.
+        """
         self.front.limits.take(caller)
         listed = []
         for desk in self._desks.values():
@@ -249,9 +254,12 @@ class Gateway:
             exchange.hit(decision.reasons)
             if decision.allowed and not desk.closed:
                 listed.append({"id": desk.served.model, "object": "model", "created": 0, "owned_by": "hallmark"})
-        exchange.model = str(listed[0]["id"]) if len(listed) == 1 else ""
+        named = {str(model["id"]): model for model in listed}
+        exchange.model = name[:64] or (next(iter(named)) if len(named) == 1 else "")
+        if name and name not in named:
+            raise no_model()
         await self._conclude(exchange)
-        body = surfaces.encode({"object": "list", "data": listed})
+        body = surfaces.encode(named[name] if name else {"object": "list", "data": listed})
         await self._send(send, 200, body, [JSON, *self._receipt(exchange)])
 
     async def _probe(self, path: str, send: Send) -> None:
@@ -301,6 +309,11 @@ class Gateway:
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _route(path: str) -> str:
+    """Return the route of a path: its own, or that of one model."""
+    return MODELS[1] if path.startswith("/v1/models/") and path != "/v1/models/" else path
 
 
 def _arrived(scope: Scope) -> bool:

@@ -72,6 +72,7 @@ _POSTS: dict[str, tuple[str, type, type, str]] = {
 }
 _GETS: dict[str, tuple[str, type, str]] = {
     "/v1/models": ("listModels", Models, "The models that the caller may ask for."),
+    "/v1/models/{model}": ("retrieveModel", ListedModel, "One model that the caller may ask for."),
     "/health": ("health", Probe, "Whether the process is up."),
     "/ready": ("ready", Probe, "Whether requests can be answered."),
 }
@@ -81,6 +82,7 @@ _EVENT = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["data"],
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _OPEN = ("/health", "/ready")
 _ERRORS = {
     "400": "wrong or forbidden, or blocked by a rule",
@@ -114,6 +116,8 @@ def document(version: str = "1") -> dict[str, Any]:
         }
     for path, (name, answered, summary) in _GETS.items():
         paths[path] = {"get": _get(name, summary, named[answered], secured=path not in _OPEN)}
+        if path.endswith("/{model}"):
+            paths[path]["get"]["parameters"] = [_MODEL]
     metrics = _answer("Prometheus metrics.", {"text/plain": {"schema": {"type": "string"}}})
     paths["/metrics"] = {
         "get": _operation("metrics", "Counters, for a caller with a key.", {"200": metrics}, secured=True)

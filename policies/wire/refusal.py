@@ -62,6 +62,11 @@ def blocked(rules: Sequence[str], where: str) -> Refusal:
     return Refusal(400, "content_filter", f"the {where} is blocked by {names}", rules=rules, action="block")
 
 
+def no_model() -> Refusal:
+    """Return the refusal for a model that is not served, or that this caller is not to know of."""
+    return Refusal(404, "model_not_found", "no such model on this endpoint", param="model")
+
+
 def engine_down(reason: str) -> Refusal:
     """Return the refusal for an engine that does not answer."""
     return Refusal(503, "engine_unavailable", reason, action="error", retry_after=5)

@@ -57,6 +57,44 @@ def test_models_lists_what_the_caller_may_use(run: Running) -> None:
     assert list(client(run, "ivy").models.list()) == []
 
 
+def test_one_model_is_described_to_those_who_may_use_it(run: Running) -> None:
+    assert client(run).models.retrieve("stdlib").to_dict() == client(run).models.list().data[0].to_dict()
+    row = run.decisions(2)[0]
+    assert (row["action"], row["status"], row["model"], row["rules"]) == (
+        "allow", 200, "stdlib", ["members-may-use-models"],
+    )  # fmt: skip
+
+
+def test_a_model_that_is_not_for_the_caller_is_answered_as_one_that_is_not_there(run: Running) -> None:
+    said = []
+    for name, model in (("ivy", "stdlib"), ("ivy", "other"), ("mia", "other"), ("mia", "permit/a b")):
+        with pytest.raises(openai.NotFoundError) as refused:
+            client(run, name).models.retrieve(model)
+        reply = refused.value.response
+        error = reply.json()["error"]
+        receipt = error.pop("request_id")
+        assert receipt == reply.headers["x-hallmark-receipt"]
+        said.append((error, sorted(reply.headers)))
+    assert said[0][0] == {
+        "message": "no such model on this endpoint", "type": "not_found_error", "param": "model",
+        "code": "model_not_found", "rules": [],
+    }  # fmt: skip
+    assert all(each == said[0] for each in said)
+    rows = run.decisions(4)
+    assert [(row["action"], row["status"], row["model"]) for row in rows] == [
+        ("deny", 404, "stdlib"), ("deny", 404, "other"), ("deny", 404, "other"), ("deny", 404, "permit/a b"),
+    ]  # fmt: skip
+
+
+def test_a_model_whose_engine_is_gone_is_not_described(run: Running) -> None:
+    run.desk.closed["engine"] = "gone"
+    try:
+        with pytest.raises(openai.NotFoundError):
+            client(run).models.retrieve("stdlib")
+    finally:
+        run.desk.closed.clear()
+
+
 def test_several_choices_are_kept_apart(run: Running) -> None:
     run.engine.script = Script(["a sk-abc", "def123456", " z"], choices=3)
     answer = client(run).chat.completions.create(model="stdlib", messages=ASK, n=3)

@@ -50,9 +50,9 @@ def test_another_callers_id_with_ones_own_secret_is_refused(run: Running) -> Non
 def test_a_missing_key_is_refused(run: Running) -> None:
     for path in ("/v1/chat/completions", "/v1/completions"):
         assert HTTP.post(run.url + path, json=chat()).status_code == 401
-    for path in ("/v1/models", "/metrics"):
+    for path in ("/v1/models", "/v1/models/stdlib", "/v1/models/other", "/metrics"):
         assert HTTP.get(run.url + path).status_code == 401
-    assert len(run.decisions(4)) == 4
+    assert len(run.decisions(6)) == 6
 
 
 def test_two_keys_in_one_request_are_refused(run: Running) -> None:
@@ -72,7 +72,7 @@ VLLM_ROUTES = [
     "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/audio/transcriptions", "/load",
     "/version", "/server_info", "/reset_prefix_cache", "/sleep", "/wake_up", "/collective_rpc", "/v1/load_lora_adapter",
     "/start_profile", "/docs", "/openapi.json", "/ping", "/", "//v1/chat/completions", "/v1/chat/completions/",
-    "/v1/chat%2Fcompletions/x", "/V1/chat/completions", "/v1/models/stdlib", "/v1/messages",
+    "/v1/chat%2Fcompletions/x", "/V1/chat/completions", "/v1/models/", "/v1/modelsx", "/v1/messages",
 ]  # fmt: skip
 
 
@@ -82,7 +82,11 @@ def test_every_other_route_is_refused(run: Running, path: str) -> None:
     assert run.engine.requests == []
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/completions"), ("PUT", "/v1/models"), ("POST", "/health")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/completions"), ("PUT", "/v1/models"), ("POST", "/health"), ("DELETE", "/v1/models/stdlib"),
+     ("POST", "/v1/models/stdlib")],
+)  # fmt: skip
 def test_other_methods_are_refused(run: Running, method: str, path: str) -> None:
     headers = {"authorization": f"Bearer {run.keys['mia']}"}
     assert HTTP.request(method, run.url + path, headers=headers).status_code == 405
