@@ -120,6 +120,13 @@ def test_openais_client_raises_its_own_errors(run: Running) -> None:
                 create(keyed if name in ("mia", "nobody") else client(run, name))
 
 
+def test_openais_client_lists_and_retrieves_models(run: Running) -> None:
+    (listed,) = client(run).models.list()
+    assert client(run).models.retrieve(listed.id) == listed
+    with pytest.raises(openai.NotFoundError, match="no such model on this endpoint"):
+        client(run, "ivy").models.retrieve(listed.id)
+
+
 def test_nothing_of_probabilities_or_token_ids_is_in_an_answer(all_surfaces: Running) -> None:
     run = all_surfaces
     run.engine.script = Script(["fine"], extra={"prompt_token_ids": [7], "token_ids": [7], "prompt_logprobs": [7]})
@@ -156,6 +163,8 @@ deltas = [event.delta for event in events if getattr(event, "type", "") == "resp
 out["responses stream"] = "".join(deltas)
 vectors = litellm.embedding(input=["hi"], **asked)
 out["embeddings"] = vectors.data[0]["embedding"]
+there = dict(check_provider_endpoint=True, custom_llm_provider="openai", api_base=url + "/v1", api_key=key)
+out["models"] = litellm.get_valid_models(**there)
 try:
     litellm.completion(messages=ask, **{**asked, "api_key": "nobody"})
 except litellm.AuthenticationError as error:
@@ -177,6 +186,7 @@ def test_litellms_client(all_surfaces: Running) -> None:
     said = json.loads(done.stdout.splitlines()[-1])
     assert said.pop("embeddings") == [0.5, -1.0, 2.0]
     assert said.pop("error") == 401
+    assert said.pop("models") == ["stdlib"]
     assert said == dict.fromkeys(("chat", "chat stream", "completions", "responses", "responses stream"), SAFE)
 
 
@@ -203,3 +213,15 @@ def test_curl(all_surfaces: Running, path: str, body: dict[str, Any], expected: 
     )  # fmt: skip
     assert expected in done.stdout
     assert SECRET not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/v1/models", '"object":"list"'), ("/v1/models/stdlib", '{"id":"stdlib","object":"model"')]
+)
+def test_curl_asks_for_models(run: Running, path: str, expected: str) -> None:
+    done = subprocess.run(
+        ["curl", "-sSN", "--noproxy", "*", run.url + path, "-H", f"Authorization: Bearer {run.keys['mia']}"],
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert expected in done.stdout

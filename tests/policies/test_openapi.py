@@ -51,6 +51,21 @@ def test_answers_fit_it(run: Running) -> None:
         jsonschema.validate(reply.json(), schema_of(reply, path))
 
 
+def test_models_fit_it(run: Running) -> None:
+    said = document()
+    for path, asked, status in (
+        ("/v1/models", "/v1/models", "200"),
+        ("/v1/models/{model}", "/v1/models/stdlib", "200"),
+        ("/v1/models/{model}", "/v1/models/other", "404"),
+    ):
+        reply = HTTP.get(run.url + asked, headers={"authorization": f"Bearer {run.keys['mia']}"})
+        assert reply.status_code == int(status)
+        schema = said["paths"][path]["get"]["responses"][status]["content"]["application/json"]["schema"]
+        jsonschema.validate(reply.json(), {**schema, "components": said["components"]})
+    parameters = said["paths"]["/v1/models/{model}"]["get"]["parameters"]
+    assert [each["name"] for each in parameters] == ["model"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("valid", [True, False], ids=["valid", "invalid"])
 @pytest.mark.parametrize("path", POSTS)
