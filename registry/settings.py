@@ -36,6 +36,20 @@ DEFAULTS: dict[str, str] = {
     "admin_port": "",
     "otlp_endpoint": "",
     "log_format": "text",
+    "max_running": "512",
+    "max_waiting": "512",
+    "max_wait_s": "5",
+    "max_body_bytes": "1048576",
+    "max_body_s": "30",
+    "max_bodies_bytes": "268435456",
+    "max_request_s": "600",
+    "max_answer_bytes": "16777216",
+    "max_connections": "4096",
+    "max_head_s": "10",
+    "max_idle_s": "75",
+    "max_stalled_s": "60",
+    "max_handshake_s": "10",
+    "max_wire_bytes": "8388608",
 }
 """Every setting with its default.
 
@@ -50,6 +64,12 @@ refused, or `stop`). `switch` is `side_by_side` (the next release is ready befor
 somebody else runs, `unsafe_unverified_key_env` the variable that holds its key, `unsafe_unverified_model` its model's
 name there. `admin_port` (empty: none) has health, metrics and the OpenAPI document, `otlp_endpoint` (empty: none) gets
 traces, `log_format` is `text` or `json`.
+
+What an endpoint bears: `max_running` requests at work, `max_waiting` more in line for at most `max_wait_s`; a body of
+`max_body_bytes` within `max_body_s`, bodies that still arrive of `max_bodies_bytes` together; `max_request_s` for a
+request, `max_answer_bytes` for an engine's whole answer. Of `max_connections` each has `max_head_s` for a head,
+`max_idle_s` between requests, `max_stalled_s` without reading, `max_handshake_s` for TLS, and `max_wire_bytes` on the
+wire for a body.
 """
 
 

@@ -80,6 +80,8 @@ def _dry_run(session: Session, aliases: list[str]) -> None:
 
 def plan_of(settings: Settings, alias: str | None, also: tuple[str, ...] = (), **where: str | int | None) -> Plan:
     """Return what the command line and the settings ask to serve. Raises SpecError naming what is wrong."""
+    from policies.endpoint.desk import Bounds
+    from policies.serving.bounds import bounds_of
     from policies.serving.plan import UNVERIFIED, Plan, Remote, check_plan, upkeep_of
 
     permit, port = where.get("permit"), where.get("port")
@@ -96,6 +98,7 @@ def plan_of(settings: Settings, alias: str | None, also: tuple[str, ...] = (), *
         upkeep=upkeep_of(settings),
         remote=Remote(url, settings["unsafe_unverified_key_env"], settings["unsafe_unverified_model"]) if url else None,
         operations=permit is None,
+        bounds=bounds_of(settings) if permit is None else Bounds(),
     )
     check_plan(plan)
     return plan

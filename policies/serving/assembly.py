@@ -12,7 +12,7 @@ from policies.access.callers import Callers
 from policies.access.credentials import callers_of
 from policies.access.limits import Limits
 from policies.endpoint.audit import DecisionLog
-from policies.endpoint.desk import Bounds, Front
+from policies.endpoint.desk import Front
 from policies.endpoint.exchange import Served
 from policies.endpoint.hash_key import hash_key
 from policies.endpoint.metrics import Metrics
@@ -38,7 +38,7 @@ def front_of(ws: Workspace, plan: Plan, stack: ExitStack) -> Front:
     observers = observers_of(ws, metrics, stack) if plan.operations else ()
     decisions = DecisionLog(ws.journal.write, endpoint=plan.name, mode=plan.log_mode)
     stack.callback(decisions.close)
-    return Front(callers, decisions, hash_key(ws), limits, metrics, Bounds(), observers)
+    return Front(callers, decisions, hash_key(ws), limits, metrics, plan.bounds, observers)
 
 
 def callers_for(ws: Workspace, plan: Plan) -> Callers:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from policies.endpoint.audit import Mode
+from policies.endpoint.desk import Bounds
 from policies.endpoint.listener import is_loopback
 from policies.serving.proof import Target
 from registry.errors import Refused, SpecError
@@ -55,7 +56,7 @@ class Plan:
     """What to serve and where. Exactly one of `alias` and `permit`; `also` are further aliases, each with its own desk.
 
     `extra_callers` are caller records of this run. `operations` says that the workspace's settings for identity, TLS,
-    the admin port and telemetry hold: not so for an evaluation.
+    the admin port and telemetry hold: not so for an evaluation. `bounds` are the limits of requests and connections.
     """
 
     alias: str | None = None
@@ -70,6 +71,7 @@ class Plan:
     upkeep: Upkeep = field(default_factory=Upkeep)
     remote: Remote | None = None
     operations: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
 
     @property
     def targets(self) -> tuple[Target, ...]:
