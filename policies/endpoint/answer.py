@@ -26,6 +26,8 @@ from registry.traits import describe
 FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter"})
 MAIN = frozenset({"content", "text"})
 NONE: frozenset[str] = frozenset()
+LOOKED_AT = 16
+"""Of so many released pieces of an answer's main text one is looked at for what is held back after it."""
 _IDENT = re.compile(r"[A-Za-z0-9_.:-]{0,128}")
 
 
@@ -39,6 +41,8 @@ class Ledger:
         self.finishes: dict[int, str] = {}
         self.usage: surfaces.Usage | None = None
         self.mean_logprob: float | None = None
+        self.held = self.looks = 0
+        """Characters held back, summed over the chunks that were looked at, and how many those are."""
 
     def hit(self, rules: Iterable[str]) -> None:
         """Note rules that changed or stopped a text, each once."""
@@ -51,6 +55,11 @@ class Ledger:
         self.usage = usage
         if usage is not None and usage.mean_logprob is not msgspec.UNSET:
             self.mean_logprob, usage.mean_logprob = usage.mean_logprob, msgspec.UNSET
+
+    def look(self, held: int) -> None:
+        """Note how many characters are held back after a chunk."""
+        self.held += held
+        self.looks += 1
 
     def release(self, channel: Channel, text: str) -> None:
         """Note a text that leaves."""
@@ -120,7 +129,7 @@ class StreamedAnswer:
         self._choices: set[int] = set()
         self._spoken: set[int] = set()
         self._aborted: set[int] = set()
-        self._quick: dict[int, tuple[Callable[[str], Piece], list[str]]] = {}
+        self._quick: dict[int, tuple[Callable[[str], Piece], list[str], OutputStream | JsonStream]] = {}
         self._created = 0
 
     @property
@@ -184,6 +193,8 @@ class StreamedAnswer:
         if piece.hits or piece.blocked is not None:
             return self._slowly(chunk.created, choices, piece)
         released = piece.text
+        if not len(known[1]) % LOOKED_AT:
+            self.ledger.look(known[2].held)
         if not released:
             return b""
         known[1].append(released)
@@ -298,7 +309,8 @@ class StreamedAnswer:
         channel = (index, "content" if self._surface == "chat" else "text")
         released = self.ledger.released.get(channel)
         if released is not None and index not in self._quick and index not in self.ledger.finishes:
-            self._quick[index] = (self._streams[channel].push, released)
+            stream = self._streams[channel]
+            self._quick[index] = (stream.push, released, stream)
 
 
 def enforce_whole(

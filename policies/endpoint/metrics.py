@@ -20,6 +20,7 @@ FAMILIES = {
     "budget_refusals_total": ("counter", "Requests refused with 429: a budget of the caller was spent."),
     "tokens_total": ("counter", "Tokens that the engine reported, by kind."),
     "released_characters_total": ("counter", "Characters of answers released to callers."),
+    "held_characters": ("summary", "Characters held back after a chunk of a stream's main text, by surface."),
     "request_seconds": ("histogram", "Seconds from a request's arrival to its outcome."),
     "active_requests": ("gauge", "Requests that are running."),
     "waiting_requests": ("gauge", "Requests that wait for their turn."),
@@ -51,16 +52,20 @@ class Metrics:
         self._values: dict[str, dict[Labels, float]] = {}
         self._requests: dict[tuple[str, str, int], int] = {}
         self._prompt = self._completion = self._released = 0
+        self._held: dict[str, tuple[int, int]] = {}
         self._latency = [0] * (len(BUCKETS_S) + 1)
         self._seconds = 0.0
 
     def note(self, exchange: Exchange, released: int) -> None:
-        """Count a decided request with its tokens, its refusal, and the characters that were released."""
+        """Count a decided request with its tokens, its refusal, and the characters released and held back."""
         self.count(exchange.surface, exchange.action, exchange.status, exchange.seconds())
         ledger = exchange.ledger
         if ledger.usage is not None:
             self.tokens(ledger.usage.prompt_tokens, ledger.usage.completion_tokens or 0)
         self._released += released
+        if ledger.looks:
+            held, looks = self._held.get(exchange.surface, (0, 0))
+            self._held[exchange.surface] = held + ledger.held, looks + ledger.looks
         if exchange.code:
             self.add("refusals_total", code=exchange.code)
             if exchange.status == 429:
@@ -126,6 +131,8 @@ class Metrics:
     def _samples(self, name: str) -> Iterable[str]:
         if name == "request_seconds":
             return self._histogram()
+        if name == "held_characters":
+            return self._summary()
         if name == "requests_total":
             found = {
                 (("surface", surface), ("action", action), ("status", str(status))): count
@@ -150,6 +157,11 @@ class Metrics:
             yield _sample("request_seconds_bucket", (("le", str(edge)),), total)
         yield f"hallmark_request_seconds_sum {self._seconds:.6f}"
         yield _sample("request_seconds_count", (), total)
+
+    def _summary(self) -> Iterable[str]:
+        for surface, (held, looks) in sorted(self._held.items()):
+            yield _sample("held_characters_sum", (("surface", surface),), held)
+            yield _sample("held_characters_count", (("surface", surface),), looks)
 
     def _family(self, name: str, kind: str) -> None:
         if FAMILIES[name][0] != kind:

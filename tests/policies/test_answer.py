@@ -8,7 +8,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.endpoint.answer import Ledger, StreamedAnswer, enforce_whole, release_whole
+from policies.endpoint.answer import LOOKED_AT, Ledger, StreamedAnswer, enforce_whole, release_whole
 from policies.enforcement.engine import Enforcer
 from policies.wire import surfaces
 from policies.wire.frames import ChunkFrames
@@ -178,3 +178,17 @@ def test_an_abort_within_arguments_drops_the_calls_after_it() -> None:
     assert ledger.released == {(0, "content"): ["a"], (0, "tool:0"): ['{"a": "']}
     _, chunks = stream(ABORTING, [payload(0, said(name, text, first=True)) for (_, name), text in texts.items()], 1)
     assert written(chunks) == {key: "".join(parts) for key, parts in ledger.released.items()}
+
+
+def test_what_is_held_back_is_looked_at_once_in_so_many_pieces() -> None:
+    text = "a plain text sk-abc and one more sk-, the city of rom, and the rest of it; " * 20
+    answer, _ = stream(ENFORCER, [payload(0, {"content": char}) for char in text] + [payload(0, {}, "stop")], 1)
+    held: list[int] = []
+    alone, released = ENFORCER.stream(), 0
+    for char in text:
+        piece = alone.push(char)
+        if released and not released % LOOKED_AT:
+            held.append(alone.held)
+        released += bool(piece.text)
+    assert (answer.ledger.held, answer.ledger.looks) == (sum(held), len(held))
+    assert answer.ledger.held > 0

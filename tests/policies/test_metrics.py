@@ -79,6 +79,19 @@ def test_a_family_that_is_not_declared_is_an_error() -> None:
         metrics.gauge("requests_total", 1)
 
 
+def test_held_text_is_summed_by_surface() -> None:
+    metrics = Metrics()
+    for surface, held in (("chat", (0, 3)), ("chat", (5,)), ("responses", (2,)), ("completions", ())):
+        exchange = Exchange(surface, Served("prod", "m", "e", "c", "x", "b"))
+        for each in held:
+            exchange.ledger.look(each)
+        metrics.note(exchange, 1)
+    assert samples(metrics.render().decode())["held_characters"] == {
+        'held_characters_sumsurface="chat"': 8, 'held_characters_countsurface="chat"': 3,
+        'held_characters_sumsurface="responses"': 2, 'held_characters_countsurface="responses"': 1,
+    }  # fmt: skip
+
+
 def test_a_refusal_is_counted_by_its_code_and_a_budget_once_more() -> None:
     metrics = Metrics()
     for refusal in (Refusal(429, "rate_limit_exceeded", "slow down"), Refusal(403, "access_denied", "no")):
