@@ -49,6 +49,7 @@ DEFAULTS: dict[str, str] = {
     "max_idle_s": "75",
     "max_stalled_s": "60",
     "max_handshake_s": "10",
+    "max_linger_s": "5",
     "max_wire_bytes": "8388608",
 }
 """Every setting with its default.
@@ -68,8 +69,8 @@ traces, `log_format` is `text` or `json`.
 What an endpoint bears: `max_running` requests at work, `max_waiting` more in line for at most `max_wait_s`; a body of
 `max_body_bytes` within `max_body_s`, bodies that still arrive of `max_bodies_bytes` together; `max_request_s` for a
 request, `max_answer_bytes` for an engine's whole answer. Of `max_connections` each has `max_head_s` for a head,
-`max_idle_s` between requests, `max_stalled_s` without reading, `max_handshake_s` for TLS, and `max_wire_bytes` on the
-wire for a body.
+`max_idle_s` between requests, `max_stalled_s` without reading, `max_handshake_s` for TLS, `max_linger_s` to stop
+sending once it is answered, and `max_wire_bytes` on the wire for a body.
 """
 
 

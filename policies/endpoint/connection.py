@@ -1,7 +1,8 @@
 """One connection of a caller: uvicorn's HTTP protocol, with the time and size limits that it lacks.
 
 A connection that sends its head too slowly, sits idle too long, or does not take its answer is closed; a head has at
-most `HEAD_BYTES`; a few requests may be sent ahead. What the parser cannot read is answered once and ends it.
+most `HEAD_BYTES`; a few requests may be sent ahead. What the parser cannot read is answered once and ends it. A
+caller who is answered while still sending may go on for a moment, unheard: cut off at once, it might never read why.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 32 * 1024
 MOST_HEADERS = 100
+LINGER_BYTES = 64 << 20
+"""What a caller may still send after its answer."""
 MOST_AHEAD = 8
 """Requests that a connection may send before the first is answered."""
 REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
@@ -59,7 +62,8 @@ class Exchanged(RequestResponseCycle):  # type: ignore[misc]
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
-            self.transport.close()
+            connection = self.scope["extensions"]["hallmark.connection"]
+            connection.linger() if self.more_body else self.transport.close()
         self.on_response()
 
     def _begin(self, message: dict[str, Any]) -> bytes:
@@ -137,8 +141,11 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
             leave()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, within the limits of heads and bodies."""
+        """Parse, within the limits of heads and bodies; what comes after the end is dropped."""
         if self._ended:
+            self._raw += len(data)
+            if self._raw > LINGER_BYTES:
+                self.abort()
             return
         if not (self._heading or self._receiving):
             self._fresh = len(data)  # the next message begins with this data
@@ -193,6 +200,8 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         edge = self.edge
         self._leave = None
         self.server_state.total_requests += 1
+        if self._ended:
+            return
         if self.transport.is_closing():
             self.deadline = edge.now + edge.limits.stalled_s
             return
@@ -210,9 +219,18 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
 
     # ---- ends ---------------------------------------------------------------------------------------------------
 
+    def linger(self) -> None:
+        """Hear no more, and close once the caller does, or after `linger_s`."""
+        self._ended, self._raw = True, 0
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.deadline = self.edge.now + self.edge.limits.linger_s
+
     def time_out(self) -> None:
         """End a connection that has outlived its deadline."""
-        self.edge.refused("idle" if self in self.edge.quiet else "stalled")
+        if not self._ended:
+            self.edge.refused("idle" if self in self.edge.quiet else "stalled")
         self.abort()
 
     def abort(self) -> None:
@@ -240,8 +258,10 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if status >= 500:
             head += "retry-after: 5\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
-        self.transport.close()
-        self.deadline = self.edge.now + self.edge.limits.head_s
+        if self in self.edge.open:
+            self.linger()
+        else:
+            self.transport.close()
 
 
 def _client_chain(transport: asyncio.Transport) -> list[str]:

@@ -24,7 +24,8 @@ class Watched(Protocol):
 class EdgeLimits:
     """Limits of a listener's connections, in seconds, bytes and connections.
 
-    `head_s` is for a whole request head, `idle_s` between requests, `stalled_s` for a caller who does not read.
+    `head_s` is for a whole request head, `idle_s` between requests, `stalled_s` for a caller who does not read,
+    `linger_s` for one who is still sending when its answer is complete.
     `raw_bytes` is what a body may take on the wire, chunk framing included.
     """
 
@@ -33,6 +34,7 @@ class EdgeLimits:
     idle_s: float = 75.0
     stalled_s: float = 60.0
     handshake_s: float = 10.0
+    linger_s: float = 5.0
     raw_bytes: int = 8 << 20
 
 
@@ -56,7 +58,7 @@ class Edge:
     async def watch(self) -> None:
         """Close what has outlived its deadline, several times in the shortest limit, until cancelled."""
         limits = self.limits
-        step = min(1.0, limits.head_s / 4, limits.idle_s / 4, limits.stalled_s / 4)
+        step = min(1.0, limits.head_s / 4, limits.idle_s / 4, limits.stalled_s / 4, limits.linger_s / 4)
         loop = asyncio.get_running_loop()
         while True:
             self.now = loop.time()

@@ -42,6 +42,7 @@ RANGES: Mapping[str, Range] = {
     "max_idle_s": Range("idle_s", 0.1, _LONGEST_S, whole=False, edge=True),
     "max_stalled_s": Range("stalled_s", 0.1, _LONGEST_S, whole=False, edge=True),
     "max_handshake_s": Range("handshake_s", 0.1, 3600, whole=False, edge=True),
+    "max_linger_s": Range("linger_s", 0.1, 600, whole=False, edge=True),
     "max_wire_bytes": Range("raw_bytes", 1 << 10, 1 << 34, edge=True),
 }
 """Setting to the bound that it sets."""

@@ -189,7 +189,31 @@ def test_chunks_of_nothing_but_framing_are_not_swallowed_for_ever(run: Running) 
 # ---- time and numbers ------------------------------------------------------------------------------------------
 
 
-TIGHT = Bounds(body_s=0.3, edge=EdgeLimits(connections=20, head_s=0.4, idle_s=0.6, stalled_s=0.5))
+def test_a_caller_who_is_refused_while_it_sends_reads_why(run: Running) -> None:
+    huge = 40 << 20
+    for extra, status in (([f"Content-Length: {huge}"], 413), ([f"Content-Length: {huge}", "X: a\0b"], 400)):
+        with dial(run) as wire:
+            wire.sendall(request(run, *extra) + b"\r\n" + b" " * huge)
+            got = rest(wire)
+        assert got.startswith(b"HTTP/1.1 %d " % status)
+        assert b'"error"' in got
+    until(lambda: not run.gateway.edge.open)
+
+
+def test_a_refused_caller_who_never_stops_sending_is_let_go(tight: Running) -> None:
+    def go_on(wire: socket.socket) -> None:
+        for _ in range(200_000):
+            wire.sendall(b" " * 4096)
+            time.sleep(0.001)
+
+    with dial(tight) as wire:
+        wire.sendall(request(tight, "Content-Length: 900000000") + b"\r\n")
+        with pytest.raises(OSError, match="reset|pipe"):
+            go_on(wire)
+    until(lambda: not tight.gateway.edge.open)
+
+
+TIGHT = Bounds(body_s=0.3, edge=EdgeLimits(connections=20, head_s=0.4, idle_s=0.6, stalled_s=0.5, linger_s=0.4))
 
 
 @pytest.fixture(scope="module")
