@@ -70,8 +70,8 @@ class KeySource:
 
     @property
     def may_seek(self) -> bool:
-        """Whether a fetch out of turn, for a key that is not known, is allowed now."""
-        return self._clock() - self._tried >= SEEK_SECONDS
+        """Whether `seek` may bring a key that is not known: a fetch is under way, or one out of turn is allowed now."""
+        return self._lock.locked() or self._clock() - self._tried >= SEEK_SECONDS
 
     def find(self, kid: str) -> PublicKey | None:
         """Return a key of the set in force."""
@@ -83,20 +83,29 @@ class KeySource:
         A set that cannot be read or has no usable key leaves the last good one in force.
         """
         with self._lock:
-            moment = self._clock()
-            if not now and moment - self._tried < (self._refresh_s if self.usable else SEEK_SECONDS):
-                return self.usable
-            self._tried = moment
-            try:
-                keys = read_keys(self._read())
-            except Exception as error:  # noqa: BLE001 - whatever the issuer sends, the last good set stays
-                log.warning("cannot read an issuer's keys: %s", error)
-                return self.usable
-            if {kid: _told(key) for kid, key in keys.items()} != {k: _told(v) for k, v in self._keys.items()}:
-                self._keys = keys
-                self.version += 1
-            self._good = moment
-            return True
+            return self._fetch(0.0 if now else self._refresh_s if self.usable else SEEK_SECONDS)
+
+    def seek(self) -> bool:
+        """Wait for the fetch that is under way, else fetch out of turn where that is allowed; return as `refresh`."""
+        with self._lock:
+            return self._fetch(SEEK_SECONDS)
+
+    def _fetch(self, pause_s: float) -> bool:
+        """Read the set, unless the last try was less than so many seconds ago."""
+        moment = self._clock()
+        if moment - self._tried < pause_s:
+            return self.usable
+        self._tried = moment
+        try:
+            keys = read_keys(self._read())
+        except Exception as error:  # noqa: BLE001 - whatever the issuer sends, the last good set stays
+            log.warning("cannot read an issuer's keys: %s", error)
+            return self.usable
+        if {kid: _told(key) for kid, key in keys.items()} != {k: _told(v) for k, v in self._keys.items()}:
+            self._keys = keys
+            self.version += 1
+        self._good = moment
+        return True
 
 
 def of_file(path: Path) -> Callable[[], bytes]:

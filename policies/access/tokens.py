@@ -99,10 +99,11 @@ class Tokens:
                 return _bound(known, thumbprint)
             del self._verified[digest]
         parsed = self._parse(token)
-        found = self._key(parsed)
+        seeking = parsed.issuer.name in self._seeking or parsed.issuer.keys.may_seek
+        found = self._key(parsed)  # asked for after that: a fetch that ended just now has brought it
         if found is not None:
             return self._verify(token, digest, parsed, found, thumbprint)
-        if parsed.issuer.name not in self._seeking and not parsed.issuer.keys.may_seek:
+        if not seeking:
             raise _unknown(parsed)
         return self._sought(token, digest, parsed, thumbprint)
 
@@ -132,7 +133,7 @@ class Tokens:
         name, keys = parsed.issuer.name, parsed.issuer.keys
         fetching = self._seeking.get(name)
         if fetching is None and keys.may_seek:
-            fetching = asyncio.ensure_future(asyncio.to_thread(keys.refresh, now=True))
+            fetching = asyncio.ensure_future(asyncio.to_thread(keys.seek))
             self._seeking[name] = fetching
             fetching.add_done_callback(lambda _: self._seeking.pop(name, None))
         if fetching is not None:

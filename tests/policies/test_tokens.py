@@ -7,6 +7,7 @@ import base64
 import hmac
 import inspect
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -330,6 +331,17 @@ def test_those_who_wait_for_the_same_keys_fetch_once(server: OidcServer) -> None
 
     assert [caller.name for caller in asyncio.run(many())] == [f"token:corp:u{number}" for number in range(5)]
     assert server.fetches == 2
+
+
+def test_a_token_waits_for_the_fetch_that_is_under_way(server: OidcServer) -> None:
+    known = Tokens([issuer_of(server)])
+    server.delay_s = 0.2
+    reading = threading.Thread(target=known.refresh)
+    reading.start()
+    until(lambda: known._issuers[server.url].keys._lock.locked())
+    assert identify(known, server.issue()).name == "token:corp:ada"
+    reading.join()
+    assert server.fetches == 1
 
 
 def test_the_last_good_keys_count_for_a_while(server: OidcServer) -> None:
