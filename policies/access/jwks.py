@@ -77,13 +77,13 @@ class KeySource:
         """Return a key of the set in force."""
         return self._keys.get(kid) if self.usable else None
 
-    def refresh(self, *, now: bool = False) -> bool:
-        """Read the set again when its time has come, or `now`; return whether the set in force is good.
+    def refresh(self) -> bool:
+        """Read the set again when its time has come; return whether the set in force is good.
 
         A set that cannot be read or has no usable key leaves the last good one in force.
         """
         with self._lock:
-            return self._fetch(0.0 if now else self._refresh_s if self.usable else SEEK_SECONDS)
+            return self._fetch(self._refresh_s if self.usable else SEEK_SECONDS)
 
     def seek(self) -> bool:
         """Wait for the fetch that is under way, else fetch out of turn where that is allowed; return as `refresh`."""
