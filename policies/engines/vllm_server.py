@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from policies.engines import folder as model_folder
-from policies.engines.child import QUIET, clear, end_with_parent
+from policies.engines.child import QUIET, clear, cores, end_with_parent
+from policies.engines.turns import take_turns
 from registry.adapters import Lora
 from registry.errors import EngineFailure, HallmarkError, Refused
 
@@ -39,11 +40,16 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "INFO",
     "VLLM_USE_MODELSCOPE": "false",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    # A hosting library of vLLM's runs a script of this name in a folder of its own, if there is one; this is no file.
+    "CUSTOM_SCRIPT_FILENAME": os.devnull,
     # Named and required calls by JSON schema: the guidance backend does not know the structural tags of the other way.
     "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
 }
 NOT_INHERITED = ("VLLM_API_KEY", "VLLM_LOGGING_CONFIG_PATH", "VLLM_MEDIA_CONNECTOR", "VLLM_LORA_RESOLVER_CACHE_DIR",
-                 "VLLM_LORA_RESOLVER_HF_REPO_LIST", "VLLM_TRACE_FUNCTION")  # fmt: skip
+                 "VLLM_LORA_RESOLVER_HF_REPO_LIST", "VLLM_TRACE_FUNCTION", "CUSTOM_PRE_PROCESS", "CUSTOM_POST_PROCESS",
+                 "CUSTOM_FASTAPI_PING_HANDLER", "CUSTOM_FASTAPI_INVOCATION_HANDLER",
+                 "CUSTOM_FASTAPI_MIDDLEWARE_THROTTLE", "CUSTOM_FASTAPI_MIDDLEWARE_PRE_POST_PROCESS",
+                 "SAGEMAKER_ENABLE_STATEFUL_SESSIONS")  # fmt: skip
 """Variables of the environment that would change what the engine loads, writes down or answers."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes."""
@@ -52,6 +58,9 @@ ONLINE = {"fp8": "fp8_per_tensor", "mxfp8": "mxfp8"}
 TOOL_MARKS = {"<function=": "qwen3_coder", "<tool_call>": "hermes", "[TOOL_CALLS]": "mistral",
               "<|python_tag|>": "llama3_json"}  # fmt: skip
 """Which parser reads the calls of a model whose template holds a mark."""
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""Runs the model in the engine's process. By its short name, the CPU build would put the other in its place."""
+MEMORY_NODES = Path("/sys/devices/system/node/online")
 ENTRY, OLD_ENTRY = "vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server"
 
 
@@ -96,6 +105,7 @@ def flags(wanted: argparse.Namespace, *, on_cpu: bool) -> list[str]:
         "max-num-seqs": wanted.max_batch,
         "gpu-memory-utilization": wanted.gpu_memory_utilization,
         "tensor-parallel-size": wanted.tensor_parallel_size,
+        "distributed-executor-backend": ONE_PROCESS if on_cpu and in_one_process(wanted) else None,
         "quantization": quantisation(wanted.quantisation, wanted.model),
         "max-logprobs": wanted.max_logprobs,
         "tool-call-parser": wanted.tool_parser or tool_parser(_template(wanted) or ""),
@@ -112,6 +122,21 @@ def flags(wanted: argparse.Namespace, *, on_cpu: bool) -> list[str]:
     ]  # fmt: skip
     line = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
     return line + switches + lora_flags(wanted.adapters, wanted.model)
+
+
+def in_one_process(wanted: argparse.Namespace) -> bool:
+    """Say whether the CPU build should run the model in its engine's process, on threads that are bound to no core.
+
+    vLLM's choice is a worker of its own, whose threads it binds within one memory node. The engine and that worker
+    wait for each other in loops that yield and never sleep: on a machine with few cores, other processes that are
+    ready to run, a gateway among them, were seen to wait until the generation had ended.
+    """
+    if (wanted.tensor_parallel_size or 1) > 1:
+        return False
+    try:
+        return wanted.threads is not None or MEMORY_NODES.read_text(encoding="ascii").strip().isdigit()
+    except OSError:
+        return True
 
 
 def quantisation(asked: str | None, folder: Path) -> str | None:
@@ -192,14 +217,10 @@ def _environment(wanted: argparse.Namespace, *, on_cpu: bool) -> dict[str, str]:
     if not on_cpu:
         return dict(ENVIRONMENT)
     space = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(wanted.kv_cache_gib or 1)))}
-    if wanted.threads is None:  # vLLM then binds a thread to every core but one
+    if wanted.threads is None and not in_one_process(wanted):  # vLLM then binds a thread to every core but one
         return {**ENVIRONMENT, **space}
-    return {
-        **ENVIRONMENT,
-        **space,
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(wanted.threads),
-    }
+    threads = wanted.threads or max(1, cores() - 1)
+    return {**ENVIRONMENT, **space, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
 
 
 def check_heads(folder: Path, supported: Sequence[int]) -> None:
@@ -244,6 +265,7 @@ def _serve(wanted: argparse.Namespace) -> None:
 
         folders = {name: Path(folder) for name, folder in wanted.adapters.items()}
         check_patterns(model_folder.check_adapters(folders, wanted.model), list(PEFTHelper.__dataclass_fields__))
+    take_turns()
     _run()
 
 

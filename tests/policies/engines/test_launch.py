@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -16,16 +17,18 @@ from typing import Any
 import httpx
 import pytest
 
-from policies.engines import ENGINES, start
+from policies.engines import ENGINES, start, vllm_server
 from policies.engines import folder as model_folder
 from policies.engines.child import bind
 from policies.engines.launch import choose
 from policies.engines.vllm_server import (
     ENVIRONMENT,
+    ONE_PROCESS,
     arguments,
     check_heads,
     check_patterns,
     flags,
+    in_one_process,
     lora_flags,
     quantisation,
     tool_parser,
@@ -221,8 +224,25 @@ def test_vllm_is_told_to_be_safe(folder: Path, tmp_path: Path) -> None:
     assert given["--max-logprobs"] == "0"
     assert given["--tool-call-parser"] == "hermes"
     assert "--no-enable-log-requests" in line
+    assert given["--distributed-executor-backend"] == ONE_PROCESS
     assert not {"--host", "--port", "--trust-remote-code", "--enable-lora", "--quantization"} & set(line)
     assert (ENVIRONMENT["VLLM_PLUGINS"], ENVIRONMENT["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == ("", "0")
+
+
+def test_only_a_model_on_one_rank_and_one_memory_node_runs_in_the_engines_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wanted(*more: str) -> argparse.Namespace:
+        return arguments(["--model=m", "--uds=s", "--served-name=m", *more])
+
+    nodes = tmp_path / "online"
+    monkeypatch.setattr(vllm_server, "MEMORY_NODES", nodes)
+    assert in_one_process(wanted())  # nothing is told about nodes
+    for text, alone in (("0\n", True), ("0-1\n", False), ("0,2\n", False)):
+        nodes.write_text(text)
+        assert in_one_process(wanted()) is alone
+    assert in_one_process(wanted("--threads=2"))
+    assert not in_one_process(wanted("--threads=2", "--tensor-parallel-size=2"))
 
 
 def test_vllm_loads_adapters_with_the_rank_they_need(
