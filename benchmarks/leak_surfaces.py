@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from policies.endpoint.answer import StreamedAnswer, elsewhere
+from policies.endpoint.answer import StreamedAnswer
 from policies.enforcement.engine import Enforcer
 from policies.enforcement.json_stream import check_json
 from policies.wire.frames import ChunkFrames
@@ -58,7 +58,7 @@ def stream(enforcer: Enforcer, surface: str, pieces: list[tuple[str, str]]) -> t
 
 def whole(enforcer: Enforcer, said: dict[str, str]) -> dict[str, str]:
     """Return what the rules release of each channel as a whole text."""
-    exempt = elsewhere(enforcer)
+    exempt = enforcer.formats
     out = {}
     for channel, text in said.items():
         if channel.startswith("tool:"):

@@ -125,7 +125,7 @@ class Authorizer:
                 self._meet(model)
             if self._timed:
                 context = {**self._moment(), **context}
-            key = (caller.fingerprint, action, *[_told(context, *each) for each in self._read])
+            key = (caller.fingerprint, action, *_told(context, self._read))
             known = self._memo.get(key)
             if known is None:
                 known = self._evaluate(caller, action, model, key[2:])
@@ -286,22 +286,25 @@ class Authorizer:
         return {"hour": hours % 24, "weekday": (hours // 24 + 3) % 7 + 1}
 
 
+def _told(context: Mapping[str, Any], read: Sequence[tuple[str, type, Any]]) -> list[Any]:
+    """Return the values of the context that rules read, as they are remembered; raises TypeError for a wrong type."""
+    told = []
+    for name, kind, default in read:
+        value = context.get(name, default)
+        if kind is list:
+            value = tuple(sorted(value)) if value else ()
+        elif type(value) is not kind:
+            raise TypeError(f"`{name}` is {type(value).__name__}, not {kind.__name__}")
+        told.append(value)
+    return told
+
+
 _PROBE = ModelState("probe", "", "", "certified", ("probe",))
 
 
 def _misused(action: str, variable: str, name: str) -> str:
     """Return a policy of an action that is invalid exactly where the variable may have the attribute."""
     return f'permit (principal, action == Action::"{action}", resource) when {{ {variable} has {name} && "text" }};'
-
-
-def _told(context: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """Return a value of the context as it is remembered; raises TypeError for a value of another type."""
-    value = context.get(name, default)
-    if kind is list:
-        return tuple(sorted(value)) if value else ()
-    if type(value) is not kind:
-        raise TypeError(f"`{name}` is {type(value).__name__}, not {kind.__name__}")
-    return value
 
 
 def _strings(value: Any) -> list[str]:

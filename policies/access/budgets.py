@@ -31,9 +31,12 @@ REWRITE_BYTES = 1 << 20
 VERSION = 1
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def since_boot() -> float:
     """Return seconds since the machine started, suspended time included: no change of the wall clock moves it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return time.clock_gettime(_CLOCK)
 
 
 def boot_id() -> str:

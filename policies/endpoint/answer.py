@@ -69,7 +69,7 @@ class Ledger:
     @property
     def chars(self) -> int:
         """Code points released over all channels."""
-        return sum(len(text) for texts in self.released.values() for text in texts)
+        return sum([sum(map(len, texts)) for texts in self.released.values()])
 
     @property
     def main(self) -> str:
@@ -84,11 +84,10 @@ class Ledger:
         """
         said = {} if self.mean_logprob is None else {"mean_logprob": self.mean_logprob}
         calls = ["".join(texts) for (_, name), texts in self.released.items() if name.startswith("tool:")]
-        errors = sum(not _is_object(call) for call in calls)
         return {
             "output": describe(self.main, key) if described else {},
             "tool_calls": len(calls),
-            "tool_errors": errors,
+            "tool_errors": sum([not _is_object(call) for call in calls]) if calls else 0,
             **said,
         }
 
@@ -124,7 +123,7 @@ class StreamedAnswer:
         self._enforcer, self._surface, self._frames, self._tools = enforcer, surface, frames, tools
         self._streams: dict[Channel, OutputStream | JsonStream] = {}
         self._main = enforcer.guards_off(surface) | exempt
-        self._elsewhere = elsewhere(enforcer) | self._main
+        self._elsewhere = enforcer.formats | self._main
         self._asked, self._json = choices, json
         self._choices: set[int] = set()
         self._spoken: set[int] = set()
@@ -217,7 +216,7 @@ class StreamedAnswer:
 
     def _enforce(self, choice: ChunkChoice | TextChoice, first: Piece | None) -> bool:
         """Put a choice's texts through their streams; say whether it is worth sending."""
-        if isinstance(choice, ChunkChoice):
+        if type(choice) is ChunkChoice:
             self._check_tools(choice.delta.tool_calls)
         self._choices.add(choice.index)
         stopped = False
@@ -232,7 +231,7 @@ class StreamedAnswer:
             slot.put(piece.text)
             self.ledger.release(slot.key, piece.text)
             stopped = self._note(piece, choice.index)
-            if stopped and isinstance(choice, ChunkChoice):
+            if stopped and type(choice) is ChunkChoice:
                 choice.delta.keep_calls(slot.key[1])
         if choice.index in self._aborted:
             choice.finish_reason = "content_filter"
@@ -290,7 +289,7 @@ class StreamedAnswer:
     def _speak(self, choice: ChunkChoice | TextChoice) -> bool:
         """Say whether the choice says anything; its first words carry the role."""
         first = choice.index not in self._spoken
-        if isinstance(choice, TextChoice):
+        if type(choice) is TextChoice:
             says = bool(choice.text) or choice.finish_reason is not None
         else:
             if self.refusal is not None:
@@ -319,12 +318,9 @@ def enforce_whole(
 ) -> Refusal | None:  # fmt: skip
     """Put every text of a whole answer through the output rules, in place; return the refusal when one blocks."""
     for choice in answer.choices:
-        if isinstance(choice, ChatChoice):
-            choice.message.role = "assistant"
-            calls = choice.message.tool_calls
-            refusal = tool_refusal(calls, tools) if isinstance(calls, list) and calls else None
-            if refusal is not None:
-                return refusal
+        refusal = _settle_turn(choice, tools) if type(choice) is ChatChoice else None
+        if refusal is not None:
+            return refusal
         aborted = False
         for slot in surfaces.slots(choice):
             text = slot.get()
@@ -332,13 +328,16 @@ def enforce_whole(
                 slot.put("")
                 continue
             piece = check_text(enforcer, slot.key[1], text, exempt, json=json)
+            if piece.text is not text:
+                slot.put(piece.text)
+            if not piece.hits and not piece.blocked:
+                continue
             ledger.hit(rule_ids(piece))
             if piece.blocked and not piece.aborts:
                 return blocked([piece.blocked], "answer")
-            slot.put(piece.text)
             if piece.blocked:
                 aborted = ledger.aborted = True
-                if isinstance(choice, ChatChoice):
+                if type(choice) is ChatChoice:
                     choice.message.keep_calls(slot.key[1])
         reason = "content_filter" if aborted else choice.finish_reason
         choice.finish_reason = reason if reason in FINISHES else "stop"
@@ -347,9 +346,16 @@ def enforce_whole(
     return None
 
 
+def _settle_turn(choice: ChatChoice, tools: frozenset[str]) -> Refusal | None:
+    """Name the speaker; return the refusal for a call of a tool that was not offered."""
+    choice.message.role = "assistant"
+    calls = choice.message.tool_calls
+    return tool_refusal(calls, tools) if isinstance(calls, list) and calls else None
+
+
 def check_text(enforcer: Enforcer, name: str, text: str, exempt: frozenset[str], *, json: bool = False) -> Piece:
     """Return what of the whole text of a channel may leave; `json`: the main channel was asked for as JSON."""
-    away = elsewhere(enforcer) | exempt
+    away = enforcer.formats | exempt if exempt else enforcer.formats
     main = name in MAIN
     if name.startswith("tool:") or (json and main):
         return check_json(enforcer, text, exempt if main else away, away)
@@ -378,11 +384,6 @@ def _is_object(text: str) -> bool:
         return isinstance(msgspec.json.decode(text), dict)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return False
-
-
-def elsewhere(enforcer: Enforcer) -> frozenset[str]:
-    """Return the rules about an answer's format: they speak of the answer, not of reasoning or tool arguments."""
-    return frozenset(rule.id for rule in enforcer.compiled.output.whole)
 
 
 def rule_ids(piece: Piece) -> list[str]:

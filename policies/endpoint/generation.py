@@ -103,7 +103,7 @@ class Generation:
         """Count the request against its caller's budgets: its input, and the longest answer that it may get."""
         self._input_tokens = -(-size // BYTES_A_TOKEN)
         tokens = self._input_tokens
-        if not isinstance(request, EmbeddingsRequest):
+        if type(request) is not EmbeddingsRequest:
             desk = self._find(request.model)
             usual = desk.served.defaults.get("max_tokens") if desk is not None else None
             prompts = getattr(request, "prompt", "")
@@ -127,9 +127,9 @@ class Generation:
     def _authorize(self, request: Asked) -> None:
         """Ask Cedar; a caller's own decode-time constraint is part of the question, and must not meet a rule's."""
         desk, exchange = self.desk, self.exchange
-        tools = request.tools if isinstance(request, ChatRequest) and request.tools else ()
+        tools = request.tools if type(request) is ChatRequest and request.tools else ()
         self._tools = frozenset(tool.function.name for tool in tools)
-        wanted = "" if isinstance(request, EmbeddingsRequest) else constraint(request)
+        wanted = "" if type(request) is EmbeddingsRequest else constraint(request)
         context: dict[str, Any] = {
             "decoding": [wanted] if wanted else [],
             "stream": getattr(request, "stream", False),
@@ -177,7 +177,7 @@ class Generation:
         """Return what the engine is asked, and settle how its answer is written."""
         exchange, served = self.exchange, self.desk.served
         salt = _salt(self.caller.name, self.front.hash_key)
-        if isinstance(request, EmbeddingsRequest):
+        if type(request) is EmbeddingsRequest:
             self._choices = len(embeddings.inputs(request))
             return embeddings.encode(request, served.engine_model, salt)
         self.streams = request.stream
@@ -187,7 +187,7 @@ class Generation:
             include = bool(request.stream_options and request.stream_options.include_usage)
             self._frames = ChunkFrames(self._kind, exchange.request_id, served.model, include_usage=include)
         exchange.frames = self._frames
-        if isinstance(request, ChatRequest):
+        if type(request) is ChatRequest:
             if served.system_prompt:
                 request.messages.insert(0, Message(role="system", content=served.system_prompt))
         elif request.suffix is not None:

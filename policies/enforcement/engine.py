@@ -28,6 +28,8 @@ class Enforcer:
         self.input_guards: tuple[GuardRule, ...] = tuple(
             guard_rule(rule, compiled.folder) for rule in compiled.input.guards
         )
+        self.formats = frozenset(rule.id for rule in compiled.output.whole)
+        """The rules about an answer's format: they speak of the answer, not of reasoning or tool arguments."""
 
     def check_input(self, text: str, *, exempt: frozenset[str] = frozenset()) -> Piece:
         """Return what of a whole input may go to the engine, apart from `input_guards`, which the guard worker runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,7 @@ from policies.wire.surfaces import Usage
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
+@final
 class EmbeddingsRequest(Wire):
     """POST /v1/embeddings; inputs are text, never token ids."""
 

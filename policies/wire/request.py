@@ -58,9 +58,9 @@ def decode(surface: str, body: bytes) -> Asked:
         Refusal: 400, naming the wrong field.
     """
     request = decode_as(surface, body)
-    if isinstance(request, ResponsesRequest):
+    if type(request) is ResponsesRequest:
         request = as_chat(request)
-    if not isinstance(request, EmbeddingsRequest):
+    if type(request) is not EmbeddingsRequest:
         _settle(request)
     return request  # type: ignore[no-any-return]
 
@@ -99,7 +99,7 @@ def _settle(request: Generating) -> None:
         _refuse_asked("logprobs", request.logprobs)
         request.logprobs = None
     _settle_format(request)
-    if isinstance(request, ChatRequest):
+    if type(request) is ChatRequest:
         if request.top_logprobs is not None:
             _refuse_asked("top_logprobs", request.top_logprobs)
             request.top_logprobs = None
@@ -183,11 +183,11 @@ def rewrite(request: Asked, check: Callable[[str], str], inside: Callable[[str],
     `inside(string)` first. Constraints (`structured_outputs`) shape the answer, not the input: what they force is met
     by the output rules.
     """
-    if isinstance(request, EmbeddingsRequest):
+    if type(request) is EmbeddingsRequest:
         given = request.input
         request.input = check(given) if isinstance(given, str) else [check(text) for text in given]
         return
-    if isinstance(request, CompletionRequest):
+    if type(request) is CompletionRequest:
         prompt = request.prompt
         request.prompt = check(prompt) if isinstance(prompt, str) else [check(text) for text in prompt]
         if request.suffix is not None:
@@ -231,19 +231,19 @@ def _rewrite_json(value: Any, check: Callable[[str], str]) -> Any:
 
 def names(request: Asked) -> list[str]:
     """Return the names and ids in a request that the model reads: they cannot be rewritten, only refused."""
-    if not isinstance(request, ChatRequest):
+    if type(request) is not ChatRequest:
         return []
-    found = [tool.function.name for tool in request.tools or ()]
+    found = [tool.function.name for tool in request.tools] if request.tools else []
     for message in request.messages:
         if message.name or message.tool_call_id or message.tool_calls:
             found += [message.name or "", message.tool_call_id or ""]
             found += [name for call in message.tool_calls or () for name in (call.id, call.function.name)]
-    return [name for name in found if name]
+    return [name for name in found if name] if found else found
 
 
 def hidden_texts(request: Asked) -> list[str]:
     """Return texts that a template puts together or reads out of JSON: they are not in the encoded request as such."""
-    if not isinstance(request, ChatRequest):
+    if type(request) is not ChatRequest:
         return []
     found = []
     for message in request.messages:
@@ -264,7 +264,7 @@ def encode(
     the callers' prefix caches, so that nobody can time what another has asked.
     """
     request.model = served_name
-    unused, values = _READ_CHAT if isinstance(request, ChatRequest) else _READ_TEXT
+    unused, values = _READ_CHAT if type(request) is ChatRequest else _READ_TEXT
     if values(request).count(None) < len(unused):
         for name in unused:
             setattr(request, name, None)

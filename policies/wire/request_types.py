@@ -5,7 +5,7 @@ Names and ranges are OpenAI's, and vLLM's where OpenAI has none. Fields marked s
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 from msgspec import Meta, Struct
 
@@ -166,6 +166,7 @@ WITHOUT_EFFECT = (
 """Fields that are accepted and not sent on."""
 
 
+@final
 class ChatRequest(Sampling, kw_only=True):
     """POST /v1/chat/completions."""
 
@@ -187,6 +188,7 @@ class ChatRequest(Sampling, kw_only=True):
     web_search_options: None = None
 
 
+@final
 class CompletionRequest(Sampling, kw_only=True):
     """POST /v1/completions; prompts are text, never token ids. With `suffix`, the answer fills the middle."""
 

@@ -7,7 +7,7 @@ stored, so whatever refers to an earlier response is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 from msgspec import Meta
 
@@ -114,6 +114,7 @@ class ResponseStreamOptions(Wire):
     include_obfuscation: Literal[False] | None = None
 
 
+@final
 class ResponsesRequest(Decoding, kw_only=True):
     """POST /v1/responses."""
 

@@ -6,14 +6,15 @@ before anything is written. A slot is one text channel of one choice: it can be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from operator import attrgetter
+from typing import Any, final
 
 import msgspec
 from msgspec import Struct
 
 DONE = b"data: [DONE]\n\n"
 TEXT_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
+_TEXTS_OF = attrgetter(*TEXT_FIELDS)
 """The text channels of a chat turn, in the order in which a model writes them; tool-call arguments follow."""
 
 Channel = tuple[int, str]
@@ -64,6 +65,7 @@ class Turn(Struct, omit_defaults=True):
         self.tool_calls = _calls_until(self.tool_calls, channel)
 
 
+@final
 class ChunkChoice(Struct):
     """A choice of a streamed chat chunk."""
 
@@ -89,6 +91,7 @@ class Chunk(Struct, omit_defaults=True):
     usage: Usage | None = None
 
 
+@final
 class TextChoice(Struct):
     """A choice of a completion, streamed or whole."""
 
@@ -129,6 +132,7 @@ class AnswerMessage(Struct):
         self.tool_calls = _calls_until(calls, channel) or msgspec.UNSET
 
 
+@final
 class ChatChoice(Struct):
     """A choice of a whole chat answer."""
 
@@ -279,24 +283,25 @@ class Slot:
         setattr(self._owner, self._field, text)
 
 
-def slots(choice: ChunkChoice | ChatChoice | TextChoice) -> Iterator[Slot]:
-    """Yield every text of a choice that is present, empty ones included."""
-    if isinstance(choice, TextChoice):
-        yield Slot((choice.index, "text"), choice, "text")
-        return
-    turn = choice.delta if isinstance(choice, ChunkChoice) else choice.message
-    for field in TEXT_FIELDS:
-        if isinstance(getattr(turn, field), str):
-            yield Slot((choice.index, field), turn, field)
-    for position, tool in enumerate(turn.tool_calls or ()):
-        if tool.function is not None and tool.function.arguments is not None:
-            number = position if tool.index is None else tool.index
-            yield Slot((choice.index, f"tool:{number}"), tool.function, "arguments")
+def slots(choice: ChunkChoice | ChatChoice | TextChoice) -> list[Slot]:
+    """Return every text of a choice that is present, empty ones included."""
+    index = choice.index
+    if type(choice) is TextChoice:
+        return [Slot((index, "text"), choice, "text")]
+    turn = choice.delta if type(choice) is ChunkChoice else choice.message
+    texts = zip(TEXT_FIELDS, _TEXTS_OF(turn), strict=True)
+    found = [Slot((index, field), turn, field) for field, text in texts if type(text) is str]
+    if turn.tool_calls:
+        for position, tool in enumerate(turn.tool_calls):
+            if tool.function is not None and tool.function.arguments is not None:
+                number = position if tool.index is None else tool.index
+                found.append(Slot((index, f"tool:{number}"), tool.function, "arguments"))
+    return found
 
 
 def append(choice: ChunkChoice | TextChoice, channel: Channel, text: str) -> None:
     """Add released text to a channel of a chunk that may not have carried that channel."""
-    if isinstance(choice, TextChoice):
+    if type(choice) is TextChoice:
         choice.text += text
         return
     name = channel[1]
@@ -316,7 +321,7 @@ def as_pieces(answer: Whole) -> list[ChunkChoice | TextChoice]:
     """Return a whole answer as pieces of a stream: for answers that are released only when they are complete."""
     pieces: list[ChunkChoice | TextChoice] = []
     for choice in answer.choices:
-        if isinstance(choice, TextChoice):
+        if type(choice) is TextChoice:
             pieces.append(choice)
             continue
         said = choice.message
