@@ -163,23 +163,25 @@ class Evaluation:
 
         KPIs that share an instrument share its rows.
         """
+        keys = {task.instrument.kpi.id: self._key(task.instrument) for task in tasks}  # not once for each sample
         known = {
-            self._key(task.instrument): self._cache.get(self._key(task.instrument), task.instrument.kpi.epochs)
+            key: self._cache.get(key, task.instrument.kpi.epochs)
             for task in tasks
+            for key in (keys[task.instrument.kpi.id],)
         }
-        while unknown := _unknown([(self._key(task.instrument), task) for task in tasks], known):
+        while unknown := _unknown([(keys[task.instrument.kpi.id], task) for task in tasks], known):
             with self.meter.running():
                 for instrument, found in self._sessions.measure(unknown):
                     kept = stored(instrument, found)
-                    self._cache.put(self._key(instrument), kept)
+                    self._cache.put(keys[instrument.kpi.id], kept)
                     self._note(instrument)
                     for row in kept:
-                        known[self._key(instrument)].setdefault(row.sample_id, []).append(row)
+                        known[keys[instrument.kpi.id]].setdefault(row.sample_id, []).append(row)
+        rows = {task.instrument.kpi.id: known[keys[task.instrument.kpi.id]] for task in tasks}
         return {
-            task.instrument.kpi.id: stored(
-                task.instrument, [row for name in task.ids for row in known[self._key(task.instrument)][name]]
-            )
+            kpi: stored(task.instrument, [row for name in task.ids for row in rows[kpi][name]])
             for task in tasks
+            for kpi in (task.instrument.kpi.id,)
         }
 
     def _key(self, instrument: Instrument) -> str:
