@@ -1,4 +1,7 @@
-"""What can be said of a bundle's Cedar text without deciding a request: ids, and the rules that exemptions name."""
+"""What can be said of a bundle's Cedar text without deciding a request: ids, rules that exemptions name, dead permits.
+
+A permit is called dead only where every request in its scope is in the scope of forbids without a condition.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,28 @@ class Cedar:
             for name in sorted(_rules(policy)):
                 yield name, _name(policy), self._lines.get(number, 1)
 
+    def shadowed(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        """Yield (id, ids of the forbids, line) of each permit that never decides, since forbids cover all of its scope.
+
+        A forbid wins over any permit, and one without `when` and `unless` holds in all of its scope. Where the answer
+        depends on what is a member of what, nothing is said.
+        """
+        forbids = [(number, policy) for number, policy in enumerate(self._policies) if _always_forbids(policy)]
+        for number, policy in enumerate(self._policies):
+            if policy["effect"] != "permit":
+                continue
+            found = [
+                next((by for by, forbid in forbids if _covers(forbid, policy, action)), None)
+                for action in _each_action(policy["action"])
+            ]
+            if found and None not in found:
+                names = dict.fromkeys(self._said(by) for by in found if by is not None)
+                yield self._said(number), tuple(names), self._lines.get(number, 1)
+
+    def _said(self, number: int) -> str:
+        """Return what a policy is called: its id, or where it stands."""
+        return _name(self._policies[number]) or f"line {self._lines.get(number, 1)}"
+
     @property
     def exemptible(self) -> frozenset[str]:
         """Ids of the rules that somebody may be exempt from; `*` where a policy exempts without naming one."""
@@ -86,6 +111,43 @@ def _entities(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for item in value:
             yield from _entities(item)
+
+
+def _always_forbids(policy: dict[str, Any]) -> bool:
+    return policy["effect"] == "forbid" and not policy["conditions"]
+
+
+def _each_action(scope: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return scopes of an action that are the given one together: `in [a, b]` is `in a` or `in b`."""
+    listed = scope.get("entities")
+    return [scope] if listed is None else [{"op": "in", "entity": each} for each in listed]
+
+
+def _covers(forbid: dict[str, Any], permit: dict[str, Any], action: dict[str, Any]) -> bool:
+    """Say whether a forbid's scope holds a permit's scope, as far as its `action` goes."""
+    return (
+        _wider(forbid["principal"], permit["principal"])
+        and any(_wider(each, action) for each in _each_action(forbid["action"]))
+        and _wider(forbid["resource"], permit["resource"])
+    )
+
+
+def _wider(wide: dict[str, Any], narrow: dict[str, Any]) -> bool:
+    """Say whether whatever one constraint of a scope takes, the other takes too, whoever is a member of what.
+
+    An entity is `in` itself.
+    """
+    one = narrow.get("entity") if narrow["op"] == "==" else None
+    within = one or narrow.get("entity") or narrow.get("in", {}).get("entity")
+    kind = one["type"] if one else narrow.get("entity_type")
+    if wide["op"] == "All":
+        return True
+    if wide["op"] == "==":
+        return one is not None and one == wide["entity"]
+    if wide["op"] == "in":
+        return within is not None and within == wide["entity"]
+    inside = wide.get("in", {}).get("entity")
+    return wide["op"] == "is" and kind == wide["entity_type"] and inside in (None, within)
 
 
 def _without_asides(text: str) -> str:

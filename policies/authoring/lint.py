@@ -213,6 +213,10 @@ def _access(bundle: Bundle) -> Iterator[Finding]:
     for effect, line in cedar.unnamed():
         message = f"a {effect} policy has no `@id`: answers and log cannot name it"
         yield Finding("warning", (), f"access.cedar:{line}", message, 'write `@id("...")` before it')
+    for name, by, line in cedar.shadowed():
+        forbids = ", ".join(f"`{each}`" for each in by)
+        message = f"permit `{name}` never decides: {forbids} {'forbid' if by[1:] else 'forbids'} all that it permits"
+        yield Finding("problem", (name, *by), f"access.cedar:{line}", message, "remove it, or narrow the forbid")
     known = {rule.id for rule in bundle.spec.rules}
     for name, policy, line in cedar.named_rules():
         if name not in known:
