@@ -6,8 +6,10 @@ is not tested.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +22,14 @@ from policies.authoring.overlap import Overlap, find_overlaps
 from policies.bundle import Bundle
 from policies.enforcement.decode import fixes_format
 from policies.enforcement.engine import Enforcer
+from policies.enforcement.pattern import lengths
 from policies.enforcement.rules import (
     AnyRule,
     CodeRule,
     FormatRule,
     JsonSchemaRule,
     MaxLengthRule,
+    PatternRule,
     Rule,
     SpanRule,
     TopicRule,
@@ -152,8 +156,6 @@ def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
 
 def _shortest(rule: SpanRule) -> int:
     """Return the characters that the shortest text has on which a rule acts."""
-    from policies.enforcement.pattern import lengths
-
     shortest = sorted(lengths(branch.body)[0] for branch in rule.branches())
     return sum(shortest[: rule.at_least]) if isinstance(rule, TopicRule) else shortest[0]
 
@@ -161,6 +163,9 @@ def _shortest(rule: SpanRule) -> int:
 def _too_long(rule: AnyRule, limit: int, side: str, shortest: Mapping[str, int]) -> str:
     if isinstance(rule, MaxLengthRule):
         return f"it allows {rule.characters} characters"
+    if isinstance(rule, PatternRule):
+        needed = min(lengths(branch.body)[0] for branch in rule.branches())
+        return f"its shortest match has {needed} characters" if needed > limit else ""
     if isinstance(rule, FormatRule) and side == "output":
         return "each choice is longer" if all(len(text) > limit for text in rule.choices) else ""
     if not isinstance(rule, SpanRule):
@@ -193,16 +198,25 @@ def _answers(rule: AnyRule, enforcer: Enforcer, places: _Places, fixing: frozens
             if hits:
                 message = f"rule `{rule.id}` allows {text!r}, and rule `{hits[0].rule}` would {hits[0].action} it"
                 yield Finding("problem", (rule.id, hits[0].rule), places[rule], message, "change one of the two")
-    elif isinstance(rule, JsonSchemaRule):
-        from policies.authoring.json_samples import instances
-
-        texts = list(instances(rule.schema_, seed=0, count=_INSTANCES))
+    elif isinstance(rule, JsonSchemaRule | PatternRule):
+        texts, what = _drawn(rule), "schema" if isinstance(rule, JsonSchemaRule) else "pattern"
         blocked = [enforcer.check_output(text, exempt=exempt).blocked for text in texts]
         if texts and all(blocked):
             message = (
-                f"rule `{rule.id}`: each of {len(texts)} answers made from its schema is blocked, by `{blocked[0]}`"
+                f"rule `{rule.id}`: each of {len(texts)} answers made from its {what} is blocked, by `{blocked[0]}`"
             )
             yield Finding("problem", (rule.id, str(blocked[0])), places[rule], message, "change one of the two")
+
+
+def _drawn(rule: JsonSchemaRule | PatternRule) -> list[str]:
+    """Return some answers that a rule allows."""
+    from policies.authoring.json_samples import instances
+    from policies.authoring.specimens import compliant
+
+    if isinstance(rule, JsonSchemaRule):
+        return list(instances(rule.schema_, seed=0, count=_INSTANCES))
+    rng = random.Random(rule.pattern)  # noqa: S311 (drawn texts, no secrets)
+    return [text for _, text in islice(compliant(rule, rng), _INSTANCES)]
 
 
 def _access(bundle: Bundle) -> Iterator[Finding]:

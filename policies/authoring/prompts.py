@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from policies.enforcement.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule
+from policies.enforcement.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule, PatternRule
 
 LONGEST_QUOTED = 400
 _ASKING = (
@@ -32,6 +32,9 @@ def prompt_for(rule: AnyRule, kind: str, text: str, rng: random.Random) -> str:
     if isinstance(rule, FormatRule):
         choices = ", ".join(repr(choice) for choice in rule.choices)
         return f"Answer with one of {choices}." if kind == "compliant" else f"Discuss which of {choices} fits best."
+    if isinstance(rule, PatternRule):
+        asked = f"Answer with a text of the form `{rule.pattern}`"
+        return f"{asked}, and nothing else." if kind == "compliant" else f"{asked}, and say in a sentence what it is."
     if isinstance(rule, LanguageRule):
         return f"Say the same in other words and in the same language.\n{text}"
     if isinstance(rule, MaxLengthRule):

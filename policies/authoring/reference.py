@@ -6,7 +6,7 @@ Scenarios and `policy check` are made with it, so that what they say about a rul
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase, digits, hexdigits
 
@@ -99,6 +99,11 @@ class Reference:
                     continue
                 if self._passes is None or self._passes(text[begin:stop]):
                     yield begin, stop
+
+
+def fits(branches: Sequence[Branch], text: str) -> bool:
+    """Say whether a text is a match of one of these branches from its first character to its last."""
+    return any(re.fullmatch(expression(branch.body), text) for branch in branches)
 
 
 def expression(node: Node) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from policies.bundle import Bundle, compile_bundle, content_digest, load
 from policies.enforcement.engine import Enforcer
-from policies.enforcement.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule, SpanRule
+from policies.enforcement.rules import AnyRule, JsonSchemaRule, MaxLengthRule, SpanRule, WholeRule
 from policies.enforcement.scan import CompiledBundle
 from registry.errors import Tampered
 
@@ -104,7 +104,7 @@ class Reward:
 
 def scored(rule: AnyRule) -> bool:
     """Say whether a rule has a term: it acts on answers, and is no code of a bundle or of a third party."""
-    known = isinstance(rule, SpanRule | MaxLengthRule | JsonSchemaRule | FormatRule | LanguageRule)
+    known = isinstance(rule, SpanRule | MaxLengthRule | WholeRule)
     return known and rule.applies_to("output")
 
 

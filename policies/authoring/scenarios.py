@@ -12,21 +12,19 @@ from dataclasses import dataclass
 from itertools import islice
 
 from policies.authoring.prompts import prompt_for
-from policies.authoring.reference import Reference
+from policies.authoring.reference import Reference, fits
 from policies.authoring.specimens import compliant, violating
 from policies.bundle import SIDES, Bundle
 from policies.enforcement.rules import (
     AnyRule,
-    FormatRule,
-    JsonSchemaRule,
-    LanguageRule,
     MaxLengthRule,
+    PatternRule,
     SpanRule,
     TopicRule,
+    WholeRule,
 )
 
-WHOLE = JsonSchemaRule | FormatRule | LanguageRule
-"""Rules on the whole text, which no part of it breaks."""
+WHOLE = WholeRule
 TRIES = 60
 """Proposals looked at for each text that is wanted."""
 
@@ -81,6 +79,8 @@ class Scenarios:
         """Say whether a rule must act on a text, by the rule's definition."""
         if isinstance(rule, MaxLengthRule):
             return len(text) > rule.characters
+        if isinstance(rule, PatternRule):
+            return not fits(rule.branches(), text)
         if isinstance(rule, WHOLE):
             return not rule.accepts(text)
         if isinstance(rule, TopicRule):

@@ -22,6 +22,7 @@ from policies.enforcement.rules import (
     JsonSchemaRule,
     LanguageRule,
     MaxLengthRule,
+    PatternRule,
     RegexRule,
     SpanRule,
     TopicRule,
@@ -60,6 +61,8 @@ def violating(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
     elif isinstance(rule, FormatRule):
         while True:
             yield _other_choice(rule, rng)
+    elif isinstance(rule, PatternRule):
+        yield from _misfits(rule, rng)
     elif isinstance(rule, LanguageRule):
         yield from _spoken(rule, rng, allowed=False)
 
@@ -77,6 +80,9 @@ def compliant(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
     elif isinstance(rule, FormatRule):
         for text in cycle(rule.choices):
             yield "a choice", text
+    elif isinstance(rule, PatternRule):
+        while True:
+            yield "fits the pattern", draw(rng.choice(rule.branches()).body, rng)
     elif isinstance(rule, LanguageRule):
         yield from _spoken(rule, rng, allowed=True)
 
@@ -198,6 +204,19 @@ def _letter_gone(text: str, rng: random.Random) -> str:
 
 def _cut_short(text: str, rng: random.Random) -> str:
     return text[: rng.randrange(len(text))]
+
+
+def _misfits(rule: PatternRule, rng: random.Random) -> Iterator[Specimen]:
+    """Yield texts that come close to a whole answer's pattern; those that fit after all are sorted out later."""
+    while True:
+        text = draw(rng.choice(rule.branches()).body, rng)
+        yield "a character off", _letter_off(text, rng)
+        yield "cut short", _cut_short(text, rng)
+        yield "a character missing", _letter_gone(text, rng)
+        yield "words around", f"The answer is {text}"
+        yield "a line end", f"{text}\n"
+        yield "two of them", f"{text} {text}"
+        yield "prose", rng.choice(_SENTENCES)
 
 
 def _other_choice(rule: FormatRule, rng: random.Random) -> Specimen:

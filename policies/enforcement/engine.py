@@ -12,7 +12,7 @@ from typing import Any
 from policies.enforcement import decode
 from policies.enforcement.guard_rules import GuardRule, guard_rule
 from policies.enforcement.normalize import clean
-from policies.enforcement.rules import FormatRule, JsonSchemaRule, LanguageRule
+from policies.enforcement.rules import WholeRule
 from policies.enforcement.scan import CompiledBundle, CompiledSide
 from policies.enforcement.stream import MOST_HELD, NOTHING, OVERFLOW, Hit, HoldBack, Piece
 
@@ -127,7 +127,7 @@ def _whole(side: CompiledSide, piece: Piece, exempt: frozenset[str]) -> Piece:
     return piece
 
 
-def _whole_hit(rule: JsonSchemaRule | FormatRule | LanguageRule, piece: Piece) -> Hit:
+def _whole_hit(rule: WholeRule, piece: Piece) -> Hit:
     return Hit(rule.id, rule.type, rule.action, 0, len(piece.text))
 
 

@@ -11,6 +11,7 @@ from policies.enforcement.checksums import CHECKS
 from policies.enforcement.language import Language, Script, speaks
 from policies.enforcement.normalize import see
 from policies.enforcement.pattern import Branch, PatternError, literal, parse
+from policies.enforcement.whole_match import whole_match
 
 Side = Literal["input", "output", "both"]
 Id = Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -214,6 +215,38 @@ class FormatRule(Rule):
         return text in self.choices
 
 
+class PatternRule(Rule):
+    """The whole answer is a match of `pattern`: enforced while decoding, checked on the whole text before it is sent.
+
+    The pattern is of the bounded language, without word edges.
+    """
+
+    kind: Literal["format"]
+    side: Literal["output"] = "output"
+    type: Type = "format"
+    action: Literal["block"] = "block"
+    pattern: str
+
+    @pydantic.field_validator("pattern")
+    @classmethod
+    def _of_whole_texts(cls, value: str) -> str:
+        whole_match(value)
+        return value
+
+    @property
+    def source(self) -> str:
+        """The pattern as engines are given it."""
+        return whole_match(self.pattern).source
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return the alternatives of the pattern."""
+        return whole_match(self.pattern).branches
+
+    def accepts(self, text: str) -> bool:
+        """Say whether a whole text is a match."""
+        return whole_match(self.pattern).accepts(text)
+
+
 class LanguageRule(Rule):
     """The whole text is in languages and scripts of these lists, as far as they are told; see `language`.
 
@@ -291,11 +324,16 @@ AnyRule = Annotated[
     | MaxLengthRule
     | JsonSchemaRule
     | FormatRule
+    | PatternRule
     | LanguageRule
     | GuardrailsRule
     | PythonRule,
     pydantic.Field(discriminator="kind"),
 ]
+
+
+WholeRule = JsonSchemaRule | FormatRule | PatternRule | LanguageRule
+"""Rules on the whole text, which no part of it breaks."""
 
 
 def _no_constant(name: str) -> None:

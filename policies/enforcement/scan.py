@@ -13,14 +13,12 @@ from policies.enforcement.normalize import VIEWS
 from policies.enforcement.pattern import Branch
 from policies.enforcement.rules import (
     AnyRule,
-    FormatRule,
     GuardrailsRule,
-    JsonSchemaRule,
-    LanguageRule,
     MaxLengthRule,
     PythonRule,
     RegexRule,
     SpanRule,
+    WholeRule,
 )
 from policies.enforcement.scanner import NOBODY, Found, Lane, Scanner
 
@@ -40,7 +38,7 @@ class CompiledSide:
     scanner: Scanner | None
     limits: tuple[tuple[int, int], ...]
     """(rule number, code points), the shortest first."""
-    whole: tuple[JsonSchemaRule | FormatRule | LanguageRule, ...]
+    whole: tuple[WholeRule, ...]
     guards: tuple[GuardrailsRule | PythonRule, ...]
     all_active: tuple[bool, ...]
 
@@ -85,7 +83,7 @@ def compile_side(
         untils={},
         scanner=None,
         limits=tuple((number, characters) for characters, number in sorted(limits)),
-        whole=tuple(rule for rule in here if isinstance(rule, JsonSchemaRule | FormatRule | LanguageRule)),
+        whole=tuple(rule for rule in here if isinstance(rule, WholeRule)),
         guards=tuple(rule for rule in here if isinstance(rule, GuardrailsRule | PythonRule)),
         all_active=(True,) * len(here),
     )
