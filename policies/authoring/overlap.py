@@ -32,6 +32,9 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
     """Yield, for each rule that another one leaves nothing to, the first such other one."""
     spans = [(number, rule) for number, rule in enumerate(rules) if isinstance(rule, SpanRule)]
     references = {number: Reference(rule, checked=False) for number, rule in spans}
+    numbered: dict[_Kind, int] = {}
+    kinds = {number: numbered.setdefault(_kind(rule), len(numbered)) for number, rule in spans}
+    wider = {(numbered[by], numbered[rule]) for by in numbered for rule in numbered if _same_place(by, rule)}
     told: set[int] = set()
     for number, rule in spans:
         drawn = _drawn(rule, references[number].branches)
@@ -40,7 +43,7 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
                 other == number
                 or other in told
                 or not _shows_nothing(rule, by, number > other)
-                or not _same_place(by, rule)
+                or (kinds[other], kinds[number]) not in wider
             ):
                 continue
             if drawn and not all(references[other].finds(text) for text in drawn):
@@ -52,13 +55,27 @@ def find_overlaps(rules: Sequence[AnyRule]) -> Iterator[Overlap]:
                 break
 
 
-def _same_place(by: SpanRule, rule: SpanRule) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Where a rule looks: what most rules of a bundle have in common."""
+
+    side: str
+    width: int
+    decoded: frozenset[str]
+    check: str | None
+    drops: bool
+
+
+def _kind(rule: SpanRule) -> _Kind:
+    check, until = _field(rule, "check", None), _field(rule, "until", None)
+    return _Kind(rule.side, _WIDTH[rule.view], frozenset(rule.decoded), check, bool(until))
+
+
+def _same_place(by: _Kind, rule: _Kind) -> bool:
     """Say whether one rule looks wherever the other does: side, view, codings, no other checksum, no suppressing."""
     sides = by.side in (rule.side, "both")
-    wider = _WIDTH[by.view] >= _WIDTH[rule.view]
-    decodes = set(rule.decoded) <= set(by.decoded)
-    checks = _field(by, "check", None) in (None, _field(rule, "check", None))
-    return sides and wider and decodes and checks and not _field(rule, "until", None) and not _field(by, "until", None)
+    checks = by.check in (None, rule.check)
+    return sides and by.width >= rule.width and rule.decoded <= by.decoded and checks and not (rule.drops or by.drops)
 
 
 def _shows_nothing(rule: SpanRule, by: SpanRule, later: bool) -> bool:

@@ -60,6 +60,7 @@ class Reference:
         self.branches = rule.branches()
         self._bodies = [re.compile(expression(branch.body)) for branch in self.branches]
         self._shortest = [lengths(branch.body)[0] for branch in self.branches]
+        self._least = min(8, *self._shortest)
         self._passes = rule.passes if checked and isinstance(rule, RegexRule) and rule.check is not None else None
 
     def finds(self, text: str) -> bool:
@@ -71,7 +72,7 @@ class Reference:
         text = clean(text)
         texts = [
             text,
-            *(said for coding in self.rule.decoded for said in readings(text, coding, min(8, *self._shortest))),
+            *(said for coding in self.rule.decoded for said in readings(text, coding, self._least)),
         ]
         seen = [(each, *view_of(self.view, each)) for each in texts]
         for branch, body, least in zip(self.branches, self._bodies, self._shortest, strict=True):
