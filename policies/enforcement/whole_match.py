@@ -70,7 +70,8 @@ def _source(node: Node) -> str:
     item = _source(node.item)
     if not isinstance(node.item, Chars):
         item = f"(?:{item})"
-    return f"{item}{{{node.low},{node.high}}}"
+    times = f"{node.low}" if node.low == node.high else f"{node.low},{node.high}"
+    return f"{item}{{{times}}}"
 
 
 def _class(node: Chars) -> str:

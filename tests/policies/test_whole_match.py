@@ -16,9 +16,12 @@ from policies.enforcement.pattern import PatternError
 from policies.enforcement.rules import PatternRule
 from policies.enforcement.whole_match import WholeMatch
 from registry.errors import SpecError
+from tests.policies.asking import chat, post, streamed
 from tests.policies.enforcing import enforcer_of
 from tests.policies.grammar import lets_through
+from tests.policies.running import gateway_running
 from tests.policies.test_lint import bundle, problems, write  # noqa: F401 - the fixture
+from tests.stubs.engine import Script
 
 ATOMS = st.sampled_from(
     ["a", "b", "[ab]", "(?:ab|b)", "a?", "b{1,2}", "(?:a|bb){1,2}", r"[^a\n]", r"\s", r"[\^\-\]\"/]", "é"]
@@ -115,3 +118,18 @@ def test_the_check_of_a_bundle_names_patterns_that_contradict(bundle: Path) -> N
     write(bundle, r"id: code, kind: format, pattern: '\bAB'")
     with pytest.raises(SpecError, match="leave"):
         load(bundle)
+
+
+def test_the_engine_is_told_and_its_answer_is_checked(tmp_path: Path) -> None:
+    rules = "name: form\nrules:\n  - {id: order, kind: format, pattern: '[A-Z]{2}-[0-9]{3}'}\n"
+    with gateway_running(tmp_path, rules=rules) as run:
+        run.engine.script = Script(["AB", "-12", "3"])
+        assert streamed(run) == "AB-123"
+        run.engine.script = Script(["AB", "-12", "3."])
+        refused = post(run, chat())
+        assert (refused.status_code, refused.json()["error"]["rules"]) == (400, ["order"])
+        asked = [sent["structured_outputs"] for sent in run.engine.requests]
+        assert asked == [{"regex": r"[A-Z]{2}\-[0-9]{3}"}] * 2
+        own = post(run, chat(structured_outputs={"regex": "a"}), "otto")
+        assert (own.status_code, own.json()["error"]["code"]) == (400, "format_is_fixed")
+        assert len(run.engine.requests) == 2
