@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
+from policies.enforcement import json_schemas
 from policies.enforcement.checksums import CHECKS
 from policies.enforcement.language import Language, Script, speaks
 from policies.enforcement.normalize import see
@@ -178,27 +179,21 @@ class JsonSchemaRule(Rule):
     @pydantic.field_validator("schema_")
     @classmethod
     def _closed(cls, value: dict[str, Any]) -> dict[str, Any]:
-        from jsonschema.exceptions import SchemaError
-        from jsonschema.validators import validator_for
-
         for reference in _references(value):
             if not reference.startswith("#"):
                 raise PatternError(f"`$ref` {reference!r} leaves the document: copy the definition into `$defs`")
-        try:
-            validator_for(value).check_schema(value)
-        except SchemaError as error:
-            raise PatternError(f"not a JSON schema: {error.message}") from None
+        wrong = json_schemas.mistake(value)
+        if wrong:
+            raise PatternError(f"not a JSON schema: {wrong}")
         return value
 
     def accepts(self, text: str) -> bool:
         """Say whether a whole text is JSON that fits the schema."""
-        from jsonschema.validators import validator_for
-
         try:
             value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             return False
-        return bool(validator_for(self.schema_)(self.schema_).is_valid(value))
+        return json_schemas.fits(self.schema_, value)
 
 
 class FormatRule(Rule):
