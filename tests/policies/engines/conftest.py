@@ -116,7 +116,7 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 @pytest.fixture(scope="session")
 def long_folder(make_folder: Callable[..., Path]) -> Path:
     """The same Mistral with room for long answers."""
-    return make_folder("Mistral", sliding_window=None, max_position_embeddings=2048)
+    return make_folder("Mistral", sliding_window=None, max_position_embeddings=8192)
 
 
 @pytest.fixture(scope="session")

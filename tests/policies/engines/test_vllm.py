@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -37,6 +40,20 @@ SCHEMA = {
     "required": ["name", "on"],
     "additionalProperties": False,
 }
+
+HOLDS_ON = """
+import os, signal, socket, sys
+opened = []
+for body in sys.argv[2:]:
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(sys.argv[1])
+    head = f"POST /v1/completions HTTP/1.1\\r\\nhost: engine\\r\\ncontent-type: application/json\\r\\n"
+    one.sendall(f"{head}content-length: {len(body)}\\r\\n\\r\\n{body}".encode())
+    opened.append(one)
+opened[0].recv(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Asks for texts over sockets of its own, waits for the first byte, and is killed."""
 
 
 @pytest.fixture(scope="module")
@@ -134,16 +151,23 @@ def test_structured_outputs(caller: httpx.Client) -> None:
         assert set(json.loads(content)) == {"name", "on"}
 
 
+def _metric(caller: httpx.Client, name: str) -> float:
+    lines = caller.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:{name}{{"))
+
+
+def _settled(caller: httpx.Client) -> float:
+    """Return the tokens generated so far, once nothing runs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.3)  # a request that has just begun is not counted yet
+        if not _metric(caller, "num_requests_running") + _metric(caller, "num_requests_waiting"):
+            break
+    return _metric(caller, "generation_tokens_total")
+
+
 def test_a_client_that_leaves_ends_its_texts(caller: httpx.Client, vllm: Any) -> None:
-    def running() -> float:
-        lines = caller.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:num_requests_running{"))
-
-    def generated() -> float:
-        lines = caller.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total{"))
-
-    before = generated()
+    before = _settled(caller)
     prompts = [[5 + number] for number in range(128)]  # 32,000 tokens, most of which nobody waits for
     body = {"model": "tiny", "prompt": prompts, "max_tokens": 250, "ignore_eos": True, "stream": True}
     transport = httpx.HTTPTransport(uds=str(vllm.uds))
@@ -152,10 +176,19 @@ def test_a_client_that_leaves_ends_its_texts(caller: httpx.Client, vllm: Any) ->
         leaver.stream("POST", "/v1/completions", json=body) as stream,
     ):
         next(stream.iter_bytes())
-    deadline = time.monotonic() + 30
-    while running() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert generated() - before < 24_000
+    assert _settled(caller) - before < 24_000
+
+
+def test_no_text_outlives_a_gateway_that_is_killed(caller: httpx.Client, vllm: Any) -> None:
+    """Its sockets close with it: answers that wait for their first token, stream, and are not read all end."""
+    before = _settled(caller)
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 7000, "ignore_eos": True}
+    bodies = [json.dumps({**body, "stream": streamed}) for streamed in (True, True, False)]
+    killed = subprocess.run(
+        [sys.executable, "-c", HOLDS_ON, str(vllm.uds), *bodies], capture_output=True, timeout=60, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert _settled(caller) - before < 7000
 
 
 def test_the_build_here_is_told_right() -> None:
