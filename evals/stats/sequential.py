@@ -91,6 +91,7 @@ def spent(mode: str, alpha: float, fraction: float) -> float:
     return alpha
 
 
+@lru_cache(maxsize=1024)
 def inflation(mode: str, alpha: float, power: float, looks: int) -> float:
     """Return the largest number of samples over that of one fixed look with the same power.
 
