@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import pytest
 
@@ -53,12 +54,25 @@ def tiny_model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """One new workspace with its store, copied for each test."""
+    from registry.workspace import Workspace
+
+    root = tmp_path_factory.mktemp("fresh") / "ws"
+    workspace = Workspace.create(root)
+    workspace.store.sync()
+    workspace.close()
+    return root
+
+
 @pytest.fixture
-def ws(tmp_path):
+def ws(fresh, tmp_path):
     """A new workspace."""
     from registry.workspace import Workspace
 
-    workspace = Workspace.create(tmp_path / "ws")
+    shutil.copytree(fresh, tmp_path / "ws")
+    workspace = Workspace.open(tmp_path / "ws")
     yield workspace
     workspace.close()
 

@@ -9,7 +9,7 @@ from benchmarks.leak_peer import leaked
 from benchmarks.leak_texts import Text
 
 FEW = {"small": 2500, "default": 250, "views": 250, "surfaces": 40}
-MANY = {"small": 25_000, "default": 3000, "views": 3000, "surfaces": 400}
+MANY = {"small": 10_000, "default": 1200, "views": 1200, "surfaces": 160}
 
 
 def assert_clean(kind: str, seed: int, count: int) -> None:

@@ -121,7 +121,7 @@ def test_whole_text_is_the_definition_and_every_chunking_equals_it(
 
 
 @pytest.mark.slow
-@settings(max_examples=900, deadline=None)
+@settings(max_examples=450, deadline=None)
 @given(st.lists(rule_dicts(), min_size=1, max_size=4), st.lists(texts, min_size=1, max_size=4), st.data())
 def test_the_same_law_on_many_more(dicts: list[dict[str, object]], inputs: list[str], data: st.DataObject) -> None:
     assert_law(dicts, inputs, data)
