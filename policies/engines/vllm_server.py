@@ -60,6 +60,8 @@ TOOL_MARKS = {"<function=": "qwen3_coder", "<tool_call>": "hermes", "[TOOL_CALLS
 """Which parser reads the calls of a model whose template holds a mark."""
 ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """Runs the model in the engine's process. By its short name, the CPU build would put the other in its place."""
+LONGEST_FOLDER = 64
+"""Bytes of a path under which vLLM's sockets still find room: a Unix socket's path has at most 107."""
 MEMORY_NODES = Path("/sys/devices/system/node/online")
 ENTRY, OLD_ENTRY = "vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server"
 
@@ -213,14 +215,21 @@ def _template_file(wanted: argparse.Namespace) -> Path | None:
     return path
 
 
-def _environment(wanted: argparse.Namespace, *, on_cpu: bool) -> dict[str, str]:
+def environment(wanted: argparse.Namespace, *, on_cpu: bool) -> dict[str, str]:
+    """Return the variables that vLLM is started with.
+
+    The sockets of its processes lie beside ours, and go with them, where the folder's path is short enough for that.
+    """
+    found, folder = dict(ENVIRONMENT), str(Path(wanted.uds).absolute().parent)
+    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        found["VLLM_RPC_BASE_PATH"] = folder
     if not on_cpu:
-        return dict(ENVIRONMENT)
-    space = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(wanted.kv_cache_gib or 1)))}
+        return found
+    found["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(wanted.kv_cache_gib or 1)))
     if wanted.threads is None and not in_one_process(wanted):  # vLLM then binds a thread to every core but one
-        return {**ENVIRONMENT, **space}
+        return found
     threads = wanted.threads or max(1, cores() - 1)
-    return {**ENVIRONMENT, **space, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    return {**found, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
 
 
 def check_heads(folder: Path, supported: Sequence[int]) -> None:
@@ -253,7 +262,7 @@ def _serve(wanted: argparse.Namespace) -> None:
     on_cpu = is_cpu_build()
     for name in NOT_INHERITED:
         os.environ.pop(name, None)
-    os.environ.update(_environment(wanted, on_cpu=on_cpu))
+    os.environ.update(environment(wanted, on_cpu=on_cpu))
     sys.argv = ["vllm", *flags(wanted, on_cpu=on_cpu)]
     os.umask(0o077)
     if on_cpu:

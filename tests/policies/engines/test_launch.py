@@ -27,6 +27,7 @@ from policies.engines.vllm_server import (
     arguments,
     check_heads,
     check_patterns,
+    environment,
     flags,
     in_one_process,
     lora_flags,
@@ -227,6 +228,13 @@ def test_vllm_is_told_to_be_safe(folder: Path, tmp_path: Path) -> None:
     assert given["--distributed-executor-backend"] == ONE_PROCESS
     assert not {"--host", "--port", "--trust-remote-code", "--enable-lora", "--quantization"} & set(line)
     assert (ENVIRONMENT["VLLM_PLUGINS"], ENVIRONMENT["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == ("", "0")
+
+
+def test_the_sockets_of_vllms_processes_lie_beside_ours_where_their_paths_are_short_enough() -> None:
+    for folder, there in (("/run/hallmark", True), ("/" + "f" * 100, False)):
+        wanted = arguments(["--model=m", f"--uds={folder}/engine.sock", "--served-name=m"])
+        for on_cpu in (True, False):
+            assert (environment(wanted, on_cpu=on_cpu).get("VLLM_RPC_BASE_PATH") == folder) is there
 
 
 def test_only_a_model_on_one_rank_and_one_memory_node_runs_in_the_engines_process(
