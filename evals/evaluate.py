@@ -164,12 +164,9 @@ class Evaluation:
         KPIs that share an instrument share its rows.
         """
         keys = {task.instrument.kpi.id: self._key(task.instrument) for task in tasks}  # not once for each sample
-        known = {
-            key: self._cache.get(key, task.instrument.kpi.epochs)
-            for task in tasks
-            for key in (keys[task.instrument.kpi.id],)
-        }
-        while unknown := _unknown([(keys[task.instrument.kpi.id], task) for task in tasks], known):
+        keyed = [(keys[task.instrument.kpi.id], task) for task in tasks]
+        known = {key: self._cache.get(key, task.instrument.kpi.epochs) for key, task in keyed}
+        while unknown := _unknown(keyed, known):
             with self.meter.running():
                 for instrument, found in self._sessions.measure(unknown):
                     kept = stored(instrument, found)
@@ -177,11 +174,9 @@ class Evaluation:
                     self._note(instrument)
                     for row in kept:
                         known[keys[instrument.kpi.id]].setdefault(row.sample_id, []).append(row)
-        rows = {task.instrument.kpi.id: known[keys[task.instrument.kpi.id]] for task in tasks}
         return {
-            kpi: stored(task.instrument, [row for name in task.ids for row in rows[kpi][name]])
-            for task in tasks
-            for kpi in (task.instrument.kpi.id,)
+            task.instrument.kpi.id: stored(task.instrument, [row for name in task.ids for row in known[key][name]])
+            for key, task in keyed
         }
 
     def _key(self, instrument: Instrument) -> str:

@@ -286,6 +286,9 @@ class Authorizer:
         return {"hour": hours % 24, "weekday": (hours // 24 + 3) % 7 + 1}
 
 
+_PROBE = ModelState("probe", "", "", "certified", ("probe",))
+
+
 def _told(context: Mapping[str, Any], read: Sequence[tuple[str, type, Any]]) -> list[Any]:
     """Return the values of the context that rules read, as they are remembered; raises TypeError for a wrong type."""
     told = []
@@ -297,9 +300,6 @@ def _told(context: Mapping[str, Any], read: Sequence[tuple[str, type, Any]]) -> 
             raise TypeError(f"`{name}` is {type(value).__name__}, not {kind.__name__}")
         told.append(value)
     return told
-
-
-_PROBE = ModelState("probe", "", "", "certified", ("probe",))
 
 
 def _misused(action: str, variable: str, name: str) -> str:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase, digits, hexdigits
 
 from policies.enforcement.normalize import VIEWS, clean, is_word
-from policies.enforcement.pattern import Branch, Chars, Choice, Node, Series, lengths
+from policies.enforcement.pattern import Branch, Chars, Node, lengths, spelled
 from policies.enforcement.rules import RegexRule, SpanRule
 
 
@@ -109,17 +109,11 @@ def fits(branches: Sequence[Branch], text: str) -> bool:
 
 def expression(node: Node) -> str:
     """Return a node in Python's syntax: only groups, classes of code points and bounded repeats."""
-    if isinstance(node, Chars):
-        return "[" + "".join(f"{_code(low)}-{_code(high)}" for low, high in node.ranges) + "]"
-    if isinstance(node, Series):
-        return "".join(expression(item) for item in node.items)
-    if isinstance(node, Choice):
-        return "(?:" + "|".join(expression(option) for option in node.options) + ")"
-    return f"(?:{expression(node.item)}){{{node.low},{node.high}}}"
+    return spelled(node, _class)
 
 
-def _code(code: int) -> str:
-    return f"\\U{code:08x}"
+def _class(chars: Chars) -> str:
+    return "[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in chars.ranges) + "]"
 
 
 def _is_edge(text: str, place: int) -> bool:

@@ -19,7 +19,7 @@ from policies.enforcement.decode import OUTPUT_FORMATS, decode_fields
 from policies.wire import embeddings, fim, responses_answer, surfaces
 from policies.wire.embeddings import EmbeddingsRequest
 from policies.wire.frames import ChunkFrames, Frames
-from policies.wire.refusal import Refusal, blocked, engine_down
+from policies.wire.refusal import Refusal, blocked, engine_down, no_model
 from policies.wire.request import Asked, ChatRequest, CompletionRequest, Message, constraint, decode, encode
 from policies.wire.responses_stream import ResponseFrames
 from policies.wire.surfaces import ChatAnswer
@@ -115,7 +115,7 @@ class Generation:
         """Bring the request to the desk of its model; raises Refusal when there is none, or it is closed."""
         desk, surface = self._find(model), self.exchange.surface
         if desk is None:
-            raise Refusal(404, "model_not_found", "no such model on this endpoint", param="model")
+            raise no_model()
         if surface not in desk.served.surfaces:
             raise Refusal(404, "surface_not_offered", f"the engine of this model has no {surface}", param="model")
         if desk.closed:

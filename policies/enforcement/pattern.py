@@ -8,7 +8,7 @@ of a top-level alternative. Refused, by name: unbounded repeats, look-around, ba
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -108,6 +108,19 @@ def literal(text: str, *, view: str, whole_words: bool) -> Branch:
         items += [Chars(((ord(char), ord(char)),)) for char in word]
     edges = whole_words and has_word_edges(words[0][0]), whole_words and has_word_edges(words[-1][-1])
     return _branch(Series(tuple(items)), *edges)
+
+
+def spelled(node: Node, chars: Callable[[Chars], str]) -> str:
+    """Return a node in the syntax that all engines share; `chars` spells a class of characters for one of them."""
+    if isinstance(node, Chars):
+        return chars(node)
+    if isinstance(node, Series):
+        return "".join(spelled(item, chars) for item in node.items)
+    if isinstance(node, Choice):
+        return "(?:" + "|".join(spelled(option, chars) for option in node.options) + ")"
+    item = spelled(node.item, chars)
+    times = f"{node.low}" if node.low == node.high else f"{node.low},{node.high}"
+    return f"{item}{{{times}}}" if isinstance(node.item, Chars) else f"(?:{item}){{{times}}}"
 
 
 def _branches(items: list[tuple[Any, Any]], view: View, *, left: bool, right: bool) -> Iterable[Branch]:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from policies.enforcement.compiled import CompiledCache
-from policies.enforcement.pattern import Branch, Chars, Choice, Node, Series
+from policies.enforcement.pattern import Branch, Chars, Choice, Node, Series, spelled
 from registry.errors import SpecError
 
 logger = logging.getLogger(__name__)
@@ -81,13 +81,11 @@ class Prefilter:
 
 def expression(node: Node) -> str:
     """Return a node in the scanner's syntax: only groups, classes of code points and bounded repeats."""
-    if isinstance(node, Chars):
-        return "[" + "".join(f"\\x{{{low:x}}}-\\x{{{high:x}}}" for low, high in node.ranges) + "]"
-    if isinstance(node, Series):
-        return "".join(expression(item) for item in node.items)
-    if isinstance(node, Choice):
-        return "(?:" + "|".join(expression(option) for option in node.options) + ")"
-    return f"(?:{expression(node.item)}){{{node.low},{node.high}}}"
+    return spelled(node, _class)
+
+
+def _class(chars: Chars) -> str:
+    return "[" + "".join(f"\\x{{{low:x}}}-\\x{{{high:x}}}" for low, high in chars.ranges) + "]"
 
 
 def _is_wide(node: Node) -> bool:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from policies.enforcement import prefilter
-from policies.enforcement.pattern import Branch, Chars, Choice, Node, PatternError, Series, parse
+from policies.enforcement.pattern import Branch, Chars, PatternError, parse, spelled
 
 _TOP = 0x10FFFF
 _SPECIAL = frozenset("\\.+*?()|[]{}^$&-~#/\"'")
@@ -26,7 +26,7 @@ class WholeMatch:
         self.branches: tuple[Branch, ...] = parse(pattern)
         if any(branch.left or branch.right for branch in self.branches):
             raise PatternError("a whole answer's pattern has no neighbours: leave `\\b` out")
-        self.source = "|".join(_source(branch.body) for branch in self.branches)
+        self.source = "|".join(spelled(branch.body, _class) for branch in self.branches)
         self._lock = threading.Lock()
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         bodies = "|".join(prefilter.expression(branch.body) for branch in self.branches)
@@ -59,22 +59,8 @@ def whole_match(pattern: str) -> WholeMatch:
     return WholeMatch(pattern)
 
 
-def _source(node: Node) -> str:
-    """Return a node in the syntax that Python, Rust and the engines' grammars share."""
-    if isinstance(node, Chars):
-        return _class(node)
-    if isinstance(node, Series):
-        return "".join(_source(item) for item in node.items)
-    if isinstance(node, Choice):
-        return "(?:" + "|".join(_source(option) for option in node.options) + ")"
-    item = _source(node.item)
-    if not isinstance(node.item, Chars):
-        item = f"(?:{item})"
-    times = f"{node.low}" if node.low == node.high else f"{node.low},{node.high}"
-    return f"{item}{{{times}}}"
-
-
 def _class(node: Chars) -> str:
+    """Return a class in the syntax that Python, Rust and the engines' grammars share."""
     low, high = node.ranges[0]
     if len(node.ranges) == 1 and low == high:
         return _character(low)

@@ -124,7 +124,7 @@ class StructuredOutputs(Wire):
 
 
 class Decoding(Wire):
-    """How each token is chosen: what all generating surfaces share."""
+    """What all generating surfaces share: how each token is chosen, and fields that have no effect."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Unit | None = None
@@ -136,20 +136,6 @@ class Decoding(Wire):
     stop: Stop | Annotated[list[Stop], Meta(max_length=16)] | None = None
     seed: Seed | None = None
     structured_outputs: StructuredOutputs | None = None
-
-
-class Sampling(Decoding, kw_only=True):
-    """What chat completions and completions share."""
-
-    model: str
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    n: Annotated[int, Meta(ge=1, le=8)] | None = None
-    response_format: ResponseFormat | None = None
-    logprobs: bool | int | None = None
-    logit_bias: None = None
     user: Short | None = None  # without effect, like the rest
     metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
     service_tier: Short | None = None
@@ -164,6 +150,20 @@ WITHOUT_EFFECT = (
     "prompt_cache_retention",
 )  # fmt: skip
 """Fields that are accepted and not sent on."""
+
+
+class Sampling(Decoding, kw_only=True):
+    """What chat completions and completions share."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    n: Annotated[int, Meta(ge=1, le=8)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | int | None = None
+    logit_bias: None = None
 
 
 @final

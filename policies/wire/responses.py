@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from policies.wire.refusal import Refusal
 from policies.wire.request_types import (
+    WITHOUT_EFFECT,
     ChatRequest,
     Count,
     Decoding,
@@ -20,7 +21,6 @@ from policies.wire.request_types import (
     FunctionCall,
     JsonSchema,
     Message,
-    Metadata,
     Name,
     NamedFunction,
     NamedTool,
@@ -140,13 +140,6 @@ class ResponsesRequest(Decoding, kw_only=True):
     moderation: None = None
     conversation: None = None
     prompt: None = None
-    user: Short | None = None  # without effect, like the rest
-    metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
-    service_tier: Short | None = None
-    safety_identifier: Short | None = None
-    prompt_cache_key: Short | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: Short | None = None
 
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
@@ -165,7 +158,7 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
         tool_choice=_choice(request),
         parallel_tool_calls=request.parallel_tool_calls,
         response_format=_format(request.text),
-        **{name: getattr(request, name) for name in Decoding.__struct_fields__},
+        **{name: getattr(request, name) for name in Decoding.__struct_fields__ if name not in WITHOUT_EFFECT},
     )
 
 

@@ -65,7 +65,7 @@ def test_encoded_runs_are_pointed_at() -> None:
 
 def test_expression_is_bounded_and_explicit() -> None:
     assert expression(parse("a{2,3}(?:bb|c)")[0].body) == (
-        r"(?:[\x{61}-\x{61}]){2,3}(?:[\x{62}-\x{62}][\x{62}-\x{62}]|[\x{63}-\x{63}])"
+        r"[\x{61}-\x{61}]{2,3}(?:[\x{62}-\x{62}][\x{62}-\x{62}]|[\x{63}-\x{63}])"
     )
 
 

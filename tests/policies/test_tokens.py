@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hmac
-import inspect
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,24 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.access import jwks, tokens
-from policies.access.authorize import Caller
 from policies.access.callers import Callers, create_key
-from policies.access.jwks import KeySource, check_url, of_file, of_issuer, of_url, read_keys
+from policies.access.jwks import KeySource
 from policies.access.tokens import Issuer, Tokens
 from policies.wire.refusal import Refusal
-from registry.errors import SpecError
+from tests.policies.issued import Time, identify, issuer_of, refused, tokens_of, unspoil
 from tests.policies.running import Running, gateway_running, until
 from tests.stubs.oidc_server import OidcServer, make_key, sign
-
-
-class Time:
-    """A clock that tests move; as wall clock it starts at the real time, which the server's tokens speak of."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -47,47 +31,9 @@ def server() -> Iterator[OidcServer]:
         yield running
 
 
-def unspoil(server: OidcServer) -> None:
-    server.keys, server.status, server.delay_s, server.body, server.headers = [make_key()], 200, 0.0, None, {}
-    server.fetches = 0
-
-
 @pytest.fixture(autouse=True)
 def unspoiled(server: OidcServer) -> None:
     unspoil(server)
-
-
-def issuer_of(server: OidcServer, **changes: Any) -> Issuer:
-    clock = changes.pop("clock", time.monotonic)
-    keys = KeySource(of_issuer(server.url), refresh_s=300, keep_s=3600, clock=clock)
-    made = Issuer("corp", server.url, frozenset({"hallmark"}), frozenset({server.algorithm}), keys)
-    return replace(made, **changes)
-
-
-def tokens_of(server: OidcServer, *, wall: Callable[[], float] = time.time, **changes: Any) -> Tokens:
-    made = Tokens([issuer_of(server, **changes)], wall=wall, clock=changes.get("clock", time.monotonic))
-    assert made.refresh()
-    return made
-
-
-def identify(known: Tokens, token: str, thumbprint: str = "") -> Caller:
-    found = known.identify(token.encode(), thumbprint)
-    if isinstance(found, Caller):
-        return found
-
-    async def wait() -> Caller:
-        return await found
-
-    return asyncio.run(wait())
-
-
-def refused(known: Tokens, token: str, thumbprint: str = "") -> bool:
-    """Say whether a token is refused as every wrong one is."""
-    with pytest.raises(Refusal) as caught:
-        identify(known, token, thumbprint)
-    return (caught.value.status, caught.value.code, caught.value.message) == (
-        401, "invalid_token", "this token is not valid here",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"])
@@ -295,151 +241,6 @@ def test_remembered_tokens_are_bounded(server: OidcServer, monkeypatch: pytest.M
     for number in range(6):
         assert identify(known, server.issue(sub=f"u{number}")).name == f"token:corp:u{number}"
     assert len(known._verified) == 3
-
-
-# ---- keys ----------------------------------------------------------------------------------------------------------
-
-
-def test_keys_rotate_without_a_restart_and_old_ones_stop_counting(server: OidcServer) -> None:
-    clock = Time(1000.0)
-    known = tokens_of(server, clock=clock)
-    old = server.issue()
-    assert identify(known, old).name == "token:corp:ada"
-    server.rotate("k2")
-    fresh = server.issue()
-    assert refused(known, fresh)  # fetched a moment ago: not again so soon
-    assert server.fetches == 1
-    clock.now += jwks.SEEK_SECONDS
-    waiting: Any = known.identify(fresh.encode(), "")
-    assert inspect.isawaitable(waiting)
-    waiting.close()
-    assert identify(known, fresh).name == "token:corp:ada"
-    assert server.fetches == 2
-    assert refused(known, old)
-
-
-def test_those_who_wait_for_the_same_keys_fetch_once(server: OidcServer) -> None:
-    clock = Time(1000.0)
-    known = tokens_of(server, clock=clock)
-    server.rotate("k3")
-    server.delay_s = 0.1
-    clock.now += jwks.SEEK_SECONDS
-
-    async def many() -> list[Any]:
-        found = [known.identify(server.issue(sub=f"u{number}").encode(), "") for number in range(5)]
-        return await asyncio.gather(*found)
-
-    assert [caller.name for caller in asyncio.run(many())] == [f"token:corp:u{number}" for number in range(5)]
-    assert server.fetches == 2
-
-
-def test_a_token_waits_for_the_fetch_that_is_under_way(server: OidcServer) -> None:
-    known = Tokens([issuer_of(server)])
-    server.delay_s = 0.2
-    reading = threading.Thread(target=known.refresh)
-    reading.start()
-    until(lambda: known._issuers[server.url].keys._lock.locked())
-    assert identify(known, server.issue()).name == "token:corp:ada"
-    reading.join()
-    assert server.fetches == 1
-
-
-def test_the_last_good_keys_count_for_a_while(server: OidcServer) -> None:
-    clock = Time(1000.0)
-    known, token = tokens_of(server, clock=clock, wall=Time(time.time())), server.issue(exp=int(time.time()) + 9000)
-    assert identify(known, token)
-    server.status = 500
-    clock.now += 3600
-    assert known.refresh()
-    assert identify(known, token)
-    clock.now += 1
-    assert not known.refresh()
-    with pytest.raises(Refusal) as caught:
-        identify(known, token)
-    assert (caught.value.status, caught.value.retry_after) == (503, 10)
-    server.status = 200
-    clock.now += 10
-    assert known.refresh()
-    assert identify(known, token)
-
-
-@pytest.mark.parametrize("spoil", ["redirect", "large", "no json", "other issuer", "no keys", "twice"])
-def test_answers_that_are_no_keys_leave_the_last_ones(server: OidcServer, spoil: str) -> None:
-    source = KeySource(of_issuer(server.url), refresh_s=0, keep_s=3600)
-    assert source.refresh()
-    if spoil == "redirect":
-        server.status, server.headers = 302, {"Location": f"{server.url}/keys"}
-    else:
-        server.body = {
-            "large": b" " * (jwks.FETCH_BYTES + 1), "no json": b"<html>", "no keys": b'{"keys": []}',
-            "other issuer": json.dumps({"issuer": "https://x", "jwks_uri": f"{server.url}/keys"}).encode(),
-            "twice": b'{"keys": [], "keys": []}',
-        }[spoil]  # fmt: skip
-    assert source.refresh()
-    assert source.version == 1
-    assert source.find("k1") is not None
-    with pytest.raises((ValueError, OSError)):
-        read_keys(of_issuer(server.url)())
-
-
-def test_a_server_that_drips_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.1)
-    with OidcServer("ES256") as slow:
-        slow.delay_s = 0.5
-        start = time.monotonic()
-        with pytest.raises((ValueError, OSError)):
-            jwks.fetch(f"{slow.url}/keys")
-        assert time.monotonic() - start < 0.45
-
-
-def test_only_public_signature_keys_with_an_id_of_their_own_are_read() -> None:
-    rsa, ec = make_key("RS256").as_dict(private=False), make_key("ES256", "e").as_dict(private=False)
-    rows: list[Any] = [
-        {**rsa, "kid": "good"},
-        ec,
-        {"kty": "oct", "k": "AAAA", "kid": "symmetric"},
-        make_key("ES256", "p").as_dict(private=True),
-        {**rsa, "kid": "enc", "use": "enc"},
-        {**rsa, "kid": "ops", "key_ops": ["encrypt"]},
-        {**rsa, "kid": "hs", "alg": "HS256"},
-        {**rsa, "kid": "same"},
-        {**ec, "kid": "same"},
-        {name: value for name, value in rsa.items() if name != "kid"},
-        {**ec, "kid": "broken", "x": "AAAA"},
-        {"kty": "RSA", "kid": "short", "n": "AQAB" * 40, "e": "AQAB"},
-        "text",
-    ]
-    found = read_keys(json.dumps({"keys": rows}).encode())
-    assert sorted(found) == ["e", "good"]
-    assert (found["good"].fits("RS256"), found["good"].fits("PS256"), found["good"].fits("ES256")) == (
-        True,
-        False,
-        False,
-    )
-    assert (found["e"].fits("ES256"), found["e"].fits("ES384"), found["e"].fits("RS256")) == (True, False, False)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://idp.example/keys", "ftp://x", "https://", "https://a:b@idp/", "https://x y/", ""]
-)
-def test_keys_are_fetched_safely_or_not_at_all(url: str) -> None:
-    with pytest.raises(SpecError):
-        check_url(url)
-    with pytest.raises(SpecError):
-        of_url(url)
-
-
-def test_keys_of_a_file_are_read_again(tmp_path: Path) -> None:
-    file, clock = tmp_path / "keys.json", Time(0.0)
-    file.write_text(json.dumps({"keys": [make_key("ES256", "a").as_dict(private=False)]}))
-    source = KeySource(of_file(file), refresh_s=10, keep_s=60, clock=clock)
-    assert source.refresh()
-    file.write_text(json.dumps({"keys": [make_key("ES256", "b").as_dict(private=False)]}))
-    assert source.refresh()
-    assert source.find("b") is None
-    clock.now += 10
-    assert source.refresh()
-    assert (source.find("a"), source.find("b") is not None) == (None, True)
 
 
 # ---- as requests ---------------------------------------------------------------------------------------------------
