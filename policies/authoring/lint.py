@@ -25,11 +25,11 @@ from policies.enforcement.engine import Enforcer
 from policies.enforcement.pattern import lengths
 from policies.enforcement.rules import (
     AnyRule,
+    ChoiceRule,
     CodeRule,
     FormatRule,
     JsonSchemaRule,
     MaxLengthRule,
-    PatternRule,
     Rule,
     SpanRule,
     TopicRule,
@@ -133,7 +133,7 @@ def _overlap_finding(overlap: Overlap, places: _Places, *, layered: bool) -> Fin
 
 
 def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
-    least_of = {rule.id: _shortest(rule) for rule in rules if isinstance(rule, SpanRule)}
+    shortest = {rule.id: _shortest(rule) for rule in rules if isinstance(rule, SpanRule | FormatRule)}
     for side in SIDES:
         limits = [rule for rule in rules if isinstance(rule, MaxLengthRule) and rule.applies_to(side)]
         if not limits:
@@ -142,7 +142,7 @@ def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
         for rule in rules:
             if not rule.applies_to(side) or rule is least:
                 continue
-            why = _too_long(rule, least.characters, side, least_of)
+            why = _too_long(rule, least.characters, side, shortest)
             if why:
                 yield Finding(
                     "warning" if isinstance(rule, MaxLengthRule) else "problem",
@@ -154,7 +154,7 @@ def _lengths(rules: Sequence[AnyRule], places: _Places) -> Iterator[Finding]:
                 )
 
 
-def _shortest(rule: SpanRule) -> int:
+def _shortest(rule: SpanRule | FormatRule) -> int:
     """Return the characters that the shortest text has on which a rule acts."""
     shortest = sorted(lengths(branch.body)[0] for branch in rule.branches())
     return sum(shortest[: rule.at_least]) if isinstance(rule, TopicRule) else shortest[0]
@@ -163,15 +163,10 @@ def _shortest(rule: SpanRule) -> int:
 def _too_long(rule: AnyRule, limit: int, side: str, shortest: Mapping[str, int]) -> str:
     if isinstance(rule, MaxLengthRule):
         return f"it allows {rule.characters} characters"
-    if isinstance(rule, PatternRule):
-        needed = min(lengths(branch.body)[0] for branch in rule.branches())
-        return f"its shortest match has {needed} characters" if needed > limit else ""
-    if isinstance(rule, FormatRule) and side == "output":
+    if isinstance(rule, ChoiceRule) and side == "output":
         return "each choice is longer" if all(len(text) > limit for text in rule.choices) else ""
-    if not isinstance(rule, SpanRule):
-        return ""
-    needed = shortest[rule.id]
-    widest = _WIDEST_FOLD if rule.folded else 1
+    needed = shortest.get(rule.id, 0)
+    widest = _WIDEST_FOLD if isinstance(rule, SpanRule) and rule.folded else 1
     return f"its shortest match has {needed} characters" if needed > limit * widest else ""
 
 
@@ -192,13 +187,13 @@ def _formats(bundle: Bundle, enforcer: Enforcer, places: _Places) -> Iterator[Fi
 def _answers(rule: AnyRule, enforcer: Enforcer, places: _Places, fixing: frozenset[str]) -> Iterator[Finding]:
     """Check the answers that a rule allows against the other rules."""
     exempt = fixing | frozenset(each.id for each in enforcer.compiled.output.guards)
-    if isinstance(rule, FormatRule):
+    if isinstance(rule, ChoiceRule):
         for text in rule.choices:
             hits = enforcer.check_output(text, exempt=exempt).hits
             if hits:
                 message = f"rule `{rule.id}` allows {text!r}, and rule `{hits[0].rule}` would {hits[0].action} it"
                 yield Finding("problem", (rule.id, hits[0].rule), places[rule], message, "change one of the two")
-    elif isinstance(rule, JsonSchemaRule | PatternRule):
+    elif isinstance(rule, JsonSchemaRule | FormatRule):
         texts, what = _drawn(rule), "schema" if isinstance(rule, JsonSchemaRule) else "pattern"
         blocked = [enforcer.check_output(text, exempt=exempt).blocked for text in texts]
         if texts and all(blocked):
@@ -208,7 +203,7 @@ def _answers(rule: AnyRule, enforcer: Enforcer, places: _Places, fixing: frozens
             yield Finding("problem", (rule.id, str(blocked[0])), places[rule], message, "change one of the two")
 
 
-def _drawn(rule: JsonSchemaRule | PatternRule) -> list[str]:
+def _drawn(rule: JsonSchemaRule | FormatRule) -> list[str]:
     """Return some answers that a rule allows."""
     from policies.authoring.json_samples import instances
     from policies.authoring.specimens import compliant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from policies.enforcement.rules import AnyRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule, PatternRule
+from policies.enforcement.rules import AnyRule, ChoiceRule, FormatRule, JsonSchemaRule, LanguageRule, MaxLengthRule
 
 LONGEST_QUOTED = 400
 _ASKING = (
@@ -29,10 +29,10 @@ def prompt_for(rule: AnyRule, kind: str, text: str, rng: random.Random) -> str:
         if kind == "compliant":
             return f"Answer with JSON of this schema and nothing else.\n{schema}"
         return f"Explain in a few words what you do, then give JSON of this schema.\n{schema}"
-    if isinstance(rule, FormatRule):
+    if isinstance(rule, ChoiceRule):
         choices = ", ".join(repr(choice) for choice in rule.choices)
         return f"Answer with one of {choices}." if kind == "compliant" else f"Discuss which of {choices} fits best."
-    if isinstance(rule, PatternRule):
+    if isinstance(rule, FormatRule):
         asked = f"Answer with a text of the form `{rule.pattern}`"
         return f"{asked}, and nothing else." if kind == "compliant" else f"{asked}, and say in a sentence what it is."
     if isinstance(rule, LanguageRule):

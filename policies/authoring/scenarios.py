@@ -17,14 +17,13 @@ from policies.authoring.specimens import compliant, violating
 from policies.bundle import SIDES, Bundle
 from policies.enforcement.rules import (
     AnyRule,
+    FormatRule,
     MaxLengthRule,
-    PatternRule,
     SpanRule,
     TopicRule,
     WholeRule,
 )
 
-WHOLE = WholeRule
 TRIES = 60
 """Proposals looked at for each text that is wanted."""
 
@@ -33,8 +32,8 @@ TRIES = 60
 class Scenario:
     """One text of one rule. `action` is what that rule asks for: `pass` for a compliant text.
 
-    A compliant text holds nothing that another rule of its side finds, apart from rules on the whole text (`WHOLE`);
-    on a violating one another rule may act too. `form` is how it was made, `prompt` what to ask a model for to get it
+    A compliant text holds nothing that another rule of its side finds, rules on the whole text (`WholeRule`) apart. On
+    a violating one another rule may act too. `form` is how it was made, `prompt` what to ask a model for to get it
     (on the input side, the text itself). `seed` makes this very row again.
     """
 
@@ -79,9 +78,9 @@ class Scenarios:
         """Say whether a rule must act on a text, by the rule's definition."""
         if isinstance(rule, MaxLengthRule):
             return len(text) > rule.characters
-        if isinstance(rule, PatternRule):
+        if isinstance(rule, FormatRule):
             return not fits(rule.branches(), text)
-        if isinstance(rule, WHOLE):
+        if isinstance(rule, WholeRule):
             return not rule.accepts(text)
         if isinstance(rule, TopicRule):
             return sum(self._references[rule.id].found(text)) >= rule.at_least
@@ -118,7 +117,7 @@ class Scenarios:
 
 def made_for(rule: AnyRule) -> str:
     """Return why no scenarios are made for a rule, or ``: what code decides has no language to draw from."""
-    known = isinstance(rule, SpanRule | MaxLengthRule | WHOLE)
+    known = isinstance(rule, SpanRule | MaxLengthRule | WholeRule)
     return "" if known else f"a `{rule.kind}` rule is code: write its texts into `tests.yaml`"
 
 

@@ -18,11 +18,11 @@ from policies.enforcement.normalize import is_word, see
 from policies.enforcement.pattern import Branch
 from policies.enforcement.rules import (
     AnyRule,
+    ChoiceRule,
     FormatRule,
     JsonSchemaRule,
     LanguageRule,
     MaxLengthRule,
-    PatternRule,
     RegexRule,
     SpanRule,
     TopicRule,
@@ -58,10 +58,10 @@ def violating(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
         while True:
             yield from near_misses(rule.schema_, seed=rng.randrange(1 << 30), count=8)
             yield "prose", rng.choice(_SENTENCES)
-    elif isinstance(rule, FormatRule):
+    elif isinstance(rule, ChoiceRule):
         while True:
             yield _other_choice(rule, rng)
-    elif isinstance(rule, PatternRule):
+    elif isinstance(rule, FormatRule):
         yield from _misfits(rule, rng)
     elif isinstance(rule, LanguageRule):
         yield from _spoken(rule, rng, allowed=False)
@@ -77,10 +77,10 @@ def compliant(rule: AnyRule, rng: random.Random) -> Iterator[Specimen]:
             yield "shorter", filler(rng.randint(1, rule.characters), rng)
     elif isinstance(rule, JsonSchemaRule):
         yield from _fitting(rule, rng)
-    elif isinstance(rule, FormatRule):
+    elif isinstance(rule, ChoiceRule):
         for text in cycle(rule.choices):
             yield "a choice", text
-    elif isinstance(rule, PatternRule):
+    elif isinstance(rule, FormatRule):
         while True:
             yield "fits the pattern", draw(rng.choice(rule.branches()).body, rng)
     elif isinstance(rule, LanguageRule):
@@ -206,7 +206,7 @@ def _cut_short(text: str, rng: random.Random) -> str:
     return text[: rng.randrange(len(text))]
 
 
-def _misfits(rule: PatternRule, rng: random.Random) -> Iterator[Specimen]:
+def _misfits(rule: FormatRule, rng: random.Random) -> Iterator[Specimen]:
     """Yield texts that come close to a whole answer's pattern; those that fit after all are sorted out later."""
     while True:
         text = draw(rng.choice(rule.branches()).body, rng)
@@ -219,7 +219,7 @@ def _misfits(rule: PatternRule, rng: random.Random) -> Iterator[Specimen]:
         yield "prose", rng.choice(_SENTENCES)
 
 
-def _other_choice(rule: FormatRule, rng: random.Random) -> Specimen:
+def _other_choice(rule: ChoiceRule, rng: random.Random) -> Specimen:
     text = rng.choice(rule.choices)
     return rng.choice([
         ("in another case", text.swapcase()), ("words around", f"The answer is {text}"), ("a full stop", f"{text}."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policies.enforcement.rules import AnyRule, FormatRule, JsonSchemaRule, PatternRule, TermsRule
+from policies.enforcement.rules import AnyRule, ChoiceRule, FormatRule, JsonSchemaRule, TermsRule
 from registry.errors import Refused
 
 AFTER = "checked after decoding"
@@ -62,9 +62,9 @@ def decode_fields(rules: Sequence[AnyRule], request: Mapping[str, Any]) -> dict[
 def _fields(rule: AnyRule) -> dict[str, Any]:
     if isinstance(rule, JsonSchemaRule):
         return {"structured_outputs": {"json": rule.schema_}}
-    if isinstance(rule, FormatRule):
+    if isinstance(rule, ChoiceRule):
         return {"structured_outputs": {"choice": list(rule.choices)}}
-    if isinstance(rule, PatternRule):
+    if isinstance(rule, FormatRule):
         return {"structured_outputs": {"regex": rule.source}}
     if isinstance(rule, TermsRule) and rule.decode == "bad_words":
         return {"bad_words": list(rule.terms)}

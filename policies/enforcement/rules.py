@@ -196,7 +196,7 @@ class JsonSchemaRule(Rule):
         return json_schemas.fits(self.schema_, value)
 
 
-class FormatRule(Rule):
+class ChoiceRule(Rule):
     """The whole answer is one of `choices`: enforced while decoding, checked on the whole text before it is sent."""
 
     kind: Literal["choice"]
@@ -210,7 +210,7 @@ class FormatRule(Rule):
         return text in self.choices
 
 
-class PatternRule(Rule):
+class FormatRule(Rule):
     """The whole answer is a match of `pattern`: enforced while decoding, checked on the whole text before it is sent.
 
     The pattern is of the bounded language, without word edges.
@@ -318,8 +318,8 @@ AnyRule = Annotated[
     | TopicRule
     | MaxLengthRule
     | JsonSchemaRule
+    | ChoiceRule
     | FormatRule
-    | PatternRule
     | LanguageRule
     | GuardrailsRule
     | PythonRule,
@@ -327,7 +327,7 @@ AnyRule = Annotated[
 ]
 
 
-WholeRule = JsonSchemaRule | FormatRule | PatternRule | LanguageRule
+WholeRule = JsonSchemaRule | ChoiceRule | FormatRule | LanguageRule
 """Rules on the whole text, which no part of it breaks."""
 
 

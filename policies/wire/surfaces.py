@@ -14,8 +14,8 @@ from msgspec import Struct
 
 DONE = b"data: [DONE]\n\n"
 TEXT_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
-_TEXTS_OF = attrgetter(*TEXT_FIELDS)
 """The text channels of a chat turn, in the order in which a model writes them; tool-call arguments follow."""
+_TEXTS_OF = attrgetter(*TEXT_FIELDS)
 
 Channel = tuple[int, str]
 """(choice index, channel name); tool arguments are `tool:<index>`, a completion's text is `text`."""

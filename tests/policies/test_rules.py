@@ -5,7 +5,7 @@ from __future__ import annotations
 import pydantic
 import pytest
 
-from policies.enforcement.rules import FormatRule, GuardrailsRule, JsonSchemaRule, TopicRule
+from policies.enforcement.rules import ChoiceRule, GuardrailsRule, JsonSchemaRule, TopicRule
 from tests.policies.enforcing import rules_of
 
 
@@ -79,7 +79,7 @@ def test_json_schema_accepts(text: str, accepted: bool) -> None:
 
 def test_choice_accepts_its_choices_only() -> None:
     (rule,) = rules_of({"kind": "choice", "side": "output", "choices": ["yes", "no"]})
-    assert isinstance(rule, FormatRule)
+    assert isinstance(rule, ChoiceRule)
     assert [rule.accepts(text) for text in ("yes", "no", "yes ", "")] == [True, True, False, False]
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from policies.authoring.scenarios import WHOLE, Scenario
+from policies.authoring.scenarios import Scenario
 from policies.authoring.targets import RuleTargets, Targets, compile_targets
 from policies.bundle import BundleSpec, load
 from policies.enforcement.decode import AFTER, DURING, HINDERED
 from policies.enforcement.engine import Enforcer
+from policies.enforcement.rules import WholeRule
 from tests.policies.enforcing import RULES
 from tests.policies.grammar import lets_through
 
@@ -50,7 +51,7 @@ def disagreements(targets: Targets, per_rule: int, seed: int = 0, every: int = 1
     found = []
     for row in targets.scenarios.rows(per_rule, seed, list(rules)[::every]):
         others = frozenset(rules) - {row.rule}
-        formats = frozenset(name for name in others if isinstance(rules[name], WHOLE) or not told[name].scenarios)
+        formats = frozenset(name for name in others if isinstance(rules[name], WholeRule) or not told[name].scenarios)
         found += _of_check(targets.enforcer, others, row, single=True)
         found += _of_check(targets.enforcer, formats, row, single=False)
         found += _of_reward(targets, told[row.rule], row) + _of_constraint(told[row.rule], row)

@@ -13,7 +13,7 @@ from policies.authoring.reference import fits
 from policies.bundle import load
 from policies.enforcement.decode import DURING, constraint, stage
 from policies.enforcement.pattern import PatternError
-from policies.enforcement.rules import PatternRule
+from policies.enforcement.rules import FormatRule
 from policies.enforcement.whole_match import WholeMatch
 from registry.errors import SpecError
 from tests.policies.asking import chat, post, streamed
@@ -66,7 +66,7 @@ SAME = [
 
 @pytest.mark.parametrize(("pattern", "good", "bad"), SAME)
 def test_engines_read_it_as_the_check_does(pattern: str, good: list[str], bad: list[str]) -> None:
-    rule = PatternRule(id="r", kind="format", pattern=pattern)
+    rule = FormatRule(id="r", kind="format", pattern=pattern)
     assert stage(rule) == DURING
     for text in (*good, *bad):
         assert rule.accepts(text) is (text in good)
