@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from zlib import crc32
 
 import pytest
 
@@ -14,6 +15,7 @@ from evals.drift import check
 from evals.drift.replays import compare
 from governance import approvals, callers, candidates, promotion
 from governance.setup import create_workspace
+from policies.endpoint.exchange import DESCRIBED_EVERY
 from registry.records import GateDecision, ModelVersion, Run
 
 pytestmark = pytest.mark.slow
@@ -91,9 +93,10 @@ def test_a_served_model_repeats_itself_and_another_is_told_apart(tmp_path, tiny_
     assert found["changed"] > 0.5
     rows = ws.store.query("SELECT request_id, signals FROM gateway_decision WHERE endpoint = 'prod'")
     assert {row["request_id"] for row in rows} == set(room.receipts(ws, "prod"))
-    signals = [json.loads(row["signals"]) for row in rows]
-    assert all(found["mean_logprob"] < 0 for found in signals)
-    described = [found["output"] for found in signals if found["output"]]  # one request in eight, drawn by its id
-    assert all(len(found["embedding"]) == 8 for found in described)
+    signals = {row["request_id"]: json.loads(row["signals"]) for row in rows}
+    assert all(found["mean_logprob"] < 0 for found in signals.values())
+    described = {name: found["output"] for name, found in signals.items() if found["output"]}
+    assert set(described) == {name for name in signals if crc32(name.encode()) % DESCRIBED_EVERY == 0}
+    assert all(len(found["embedding"]) == 8 for found in described.values())
     assert check.check(ws, "prod", actor="auditor").reference["n"] == 0  # replays are no traffic
     ws.close()

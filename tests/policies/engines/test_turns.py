@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
+import zmq.asyncio
 
 from policies.engines.turns import take_turns
 
@@ -15,8 +17,6 @@ MESSAGES = 2000
 
 async def _turns_of_others(socket: type[Any], where: Path) -> tuple[int, list[bytes]]:
     """Read messages that all wait already; return how often something else ran meanwhile, and what was read."""
-    import zmq
-
     with zmq.Context() as senders:
         sender = senders.socket(zmq.PUSH)
         sender.bind(f"ipc://{where}")
@@ -43,13 +43,11 @@ async def _turns_of_others(socket: type[Any], where: Path) -> tuple[int, list[by
 
 
 def test_a_flood_of_messages_leaves_others_their_turns(tmp_path: Path) -> None:
-    asynchronous = pytest.importorskip("zmq.asyncio", reason="pyzmq comes with vLLM")
-
-    class Patched(asynchronous.Socket):  # type: ignore[name-defined,misc]
+    class Patched(zmq.asyncio.Socket):
         """A class of its own, so that other tests keep pyzmq as it is."""
 
     take_turns(Patched)
-    starved, _ = asyncio.run(_turns_of_others(asynchronous.Socket, tmp_path / "a"))
+    starved, _ = asyncio.run(_turns_of_others(zmq.asyncio.Socket, tmp_path / "a"))
     turns, found = asyncio.run(_turns_of_others(Patched, tmp_path / "b"))
     assert starved < MESSAGES / 10  # what vLLM's loop does without
     assert turns >= MESSAGES - 1
@@ -57,10 +55,7 @@ def test_a_flood_of_messages_leaves_others_their_turns(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_is_cancelled_at_its_turn_loses_nothing(tmp_path: Path) -> None:
-    asynchronous = pytest.importorskip("zmq.asyncio", reason="pyzmq comes with vLLM")
-    import zmq
-
-    class Patched(asynchronous.Socket):  # type: ignore[name-defined,misc]
+    class Patched(zmq.asyncio.Socket):
         """A class of its own, so that other tests keep pyzmq as it is."""
 
     take_turns(Patched)
