@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK ?= cpu
 READY := $(VENV)/.ready-$(LOCK)
-# Tests at once: each may start engines, and take 3 GB and a core or two.
+# Test files at a time: each may start engines, and take 3 GB and a core or two.
 JOBS ?= 2
 # Where pip may look for torch's CPU build when its own configuration names no place that has one.
 TORCH_INDEX ?=
@@ -53,7 +53,7 @@ $(READY): locks/$(LOCK).txt locks/torch-cpu.txt locks/duckdb-1.5.txt locks/inspe
 demo: $(READY) ## train, refuse, certify, promote, serve: the main job on this machine's own Python library
 	@$(BIN)/python -P examples/quickstart/run.py --workspace .demo
 
-test: $(READY) ## all tests, JOBS=2 at once
+test: $(READY) ## all tests, JOBS=2 files at a time
 	@$(BIN)/python -m pytest -q -n $(JOBS)
 
 fast: $(READY) ## the tests that take seconds

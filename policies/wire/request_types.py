@@ -123,8 +123,23 @@ class StructuredOutputs(Wire):
     choice: Annotated[list[str], Meta(min_length=1, max_length=1024)] | None = None
 
 
-class Decoding(Wire):
-    """What all generating surfaces share: how each token is chosen, and fields that have no effect."""
+class Unused(Wire):
+    """Fields that are accepted and not sent on."""
+
+    user: Short | None = None
+    metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
+    service_tier: Short | None = None
+    safety_identifier: Short | None = None
+    prompt_cache_key: Short | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Short | None = None
+
+
+WITHOUT_EFFECT = Unused.__struct_fields__
+
+
+class Decoding(Unused):
+    """How each token is chosen: what all generating surfaces share."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Unit | None = None
@@ -136,20 +151,6 @@ class Decoding(Wire):
     stop: Stop | Annotated[list[Stop], Meta(max_length=16)] | None = None
     seed: Seed | None = None
     structured_outputs: StructuredOutputs | None = None
-    user: Short | None = None  # without effect, like the rest
-    metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
-    service_tier: Short | None = None
-    safety_identifier: Short | None = None
-    prompt_cache_key: Short | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: Short | None = None
-
-
-WITHOUT_EFFECT = (
-    "user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
-    "prompt_cache_retention",
-)  # fmt: skip
-"""Fields that are accepted and not sent on."""
 
 
 class Sampling(Decoding, kw_only=True):

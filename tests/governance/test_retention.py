@@ -1,6 +1,7 @@
 """Withdrawal: what a source, a file or a person touched is listed, no later build takes it, bytes go only as told."""
 
 import json
+import re
 
 import pytest
 
@@ -81,8 +82,7 @@ def test_a_person_is_found_and_kept_out_without_being_named(ws, notes, tmp_path)
     assert found.what == "person"
     assert [(row["source"], row["path"], row["rows"]) for row in found.rows] == [("notes", "t02.txt", 1)]
     for segment in ws.journal.segments():
-        said = segment.read_bytes().lower()
-        assert not any(word in said for word in (b"jane q", b"doe smith", b"doe-smith", b"smith"))
+        assert not re.search(rb"\b(jane|smith)\b", segment.read_bytes().lower())  # as words: chance writes letters
     assert (ws.root / withdrawals.SALT).stat().st_mode & 0o077 == 0
     with pytest.raises(Refused, match="`t02.txt` of source `notes`"):
         training.data.build(ws, write_spec(tmp_path, "notes"), actor="trainer")

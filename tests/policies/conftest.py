@@ -1,4 +1,4 @@
-"""A gateway that the tests of a module share."""
+"""What the tests of a module share: a gateway, an identity provider."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.policies.issued import unspoil
 from tests.policies.running import Running, gateway_running, until
 from tests.policies.serving import fresh, prod, started, ws  # noqa: F401 - a promoted release, and its engine
 from tests.stubs.engine import Script
+from tests.stubs.oidc_server import OidcServer
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +28,17 @@ def run(shared: Running) -> Running:
     shared.engine.requests.clear()
     shared.log.records.clear()
     return shared
+
+
+@pytest.fixture(scope="module")
+def oidc() -> Iterator[OidcServer]:
+    """One running identity provider."""
+    with OidcServer() as running:
+        yield running
+
+
+@pytest.fixture
+def server(oidc: OidcServer) -> OidcServer:
+    """The shared identity provider, with the keys and answers of a new one."""
+    unspoil(oidc)
+    return oidc

@@ -7,7 +7,6 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,9 @@ from policies.access.jwks import KeySource, check_url, of_file, of_issuer, of_ur
 from policies.access.tokens import Tokens
 from policies.wire.refusal import Refusal
 from registry.errors import SpecError
-from tests.policies.issued import Time, identify, issuer_of, refused, tokens_of, unspoil
+from tests.policies.issued import Time, identify, issuer_of, refused, tokens_of
 from tests.policies.running import until
 from tests.stubs.oidc_server import OidcServer, make_key
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OidcServer]:
-    with OidcServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def unspoiled(server: OidcServer) -> None:
-    unspoil(server)
 
 
 def test_keys_rotate_without_a_restart_and_old_ones_stop_counting(server: OidcServer) -> None:

@@ -27,7 +27,7 @@ MAPPED = ["ml-users"]
 
 
 def test_who_a_token_names_is_answered_until_an_operator_sends_them_away(
-    ws: Workspace, prod: Asset, started: list[Any], monkeypatch: pytest.MonkeyPatch
+    ws: Workspace, prod: Asset, started: list[Any], server: OidcServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "CALLERS_SECONDS", 0.1)
     monkeypatch.setattr(jwks, "SEEK_SECONDS", 0.0)
@@ -47,14 +47,13 @@ def test_who_a_token_names_is_answered_until_an_operator_sends_them_away(
         until(lambda: status() == 401)
         assert status(sub="bob") == 200
 
-    with OidcServer() as server:
-        file = ws.root / "hallmark.toml"
-        file.write_text(file.read_text() + ISSUER.format(url=server.url))
-        opened = Workspace.open(ws.root)
-        try:
-            while_serving(opened, visit, plan_of(opened.settings, "prod", port=0))
-            opened.store.sync()
-            rows = opened.store.query("SELECT DISTINCT principal FROM gateway_decision WHERE status = 200 ORDER BY 1")
-            assert [row["principal"] for row in rows] == ["token:corp:ada", "token:corp:bob"]
-        finally:
-            opened.close()
+    file = ws.root / "hallmark.toml"
+    file.write_text(file.read_text() + ISSUER.format(url=server.url))
+    opened = Workspace.open(ws.root)
+    try:
+        while_serving(opened, visit, plan_of(opened.settings, "prod", port=0))
+        opened.store.sync()
+        rows = opened.store.query("SELECT DISTINCT principal FROM gateway_decision WHERE status = 200 ORDER BY 1")
+        assert [row["principal"] for row in rows] == ["token:corp:ada", "token:corp:bob"]
+    finally:
+        opened.close()

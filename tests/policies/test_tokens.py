@@ -25,17 +25,6 @@ from tests.policies.running import Running, gateway_running, until
 from tests.stubs.oidc_server import OidcServer, make_key, sign
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OidcServer]:
-    with OidcServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def unspoiled(server: OidcServer) -> None:
-    unspoil(server)
-
-
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"])
 def test_a_good_token_names_its_caller(algorithm: str) -> None:
     with OidcServer(algorithm) as server:
@@ -247,12 +236,12 @@ def test_remembered_tokens_are_bounded(server: OidcServer, monkeypatch: pytest.M
 
 
 @pytest.fixture(scope="module")
-def gateway(server: OidcServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def gateway(oidc: OidcServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway that knows the issuer, and whose operator has sent `token:corp:eve` away."""
 
     def callers(rows: list[dict[str, Any]]) -> Callers:
-        unspoil(server)  # a fixture of the module is made before those of a test, so after what the last test spoiled
-        known = Tokens([issuer_of(server)])
+        unspoil(oidc)  # a fixture of the module is made before those of a test, so after what the last test spoiled
+        known = Tokens([issuer_of(oidc)])
         return Callers(lambda: rows, tokens=known, revoked=lambda: ["token:corp:eve"])
 
     with gateway_running(tmp_path_factory.mktemp("tokens"), callers=callers) as running:
