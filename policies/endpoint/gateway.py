@@ -134,12 +134,14 @@ class Gateway:
         try:
             await self._guarded(exchange, scope, receive, send)
         finally:
-            metrics.active -= 1
-            if exchange.desk is not None:
-                exchange.desk.active -= 1
-            if not exchange.logged:  # cancelled by shutdown, or the answer could not be written
-                exchange.finish = exchange.finish or "aborted"
-                self._log(exchange)
+            try:
+                if not exchange.logged:  # cancelled by shutdown, or the answer could not be written
+                    exchange.finish = exchange.finish or "aborted"
+                    self._log(exchange)
+            finally:  # a request runs until its record waits for the disk
+                metrics.active -= 1
+                if exchange.desk is not None:
+                    exchange.desk.active -= 1
 
     async def _guarded(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, turning whatever is raised into a refusal."""

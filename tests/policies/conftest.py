@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.policies.issued import unspoil
-from tests.policies.running import Running, gateway_running, until
+from tests.policies.running import Running, gateway_running
 from tests.policies.serving import fresh, prod, started, ws  # noqa: F401 - a promoted release, and its engine
-from tests.stubs.engine import Script
 from tests.stubs.oidc_server import OidcServer
 
 
@@ -23,10 +22,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def run(shared: Running) -> Running:
     """The shared gateway with a clean slate."""
-    shared.engine.script = Script()
-    until(lambda: shared.gateway.front.decisions.waiting == 0)
-    shared.engine.requests.clear()
-    shared.log.records.clear()
+    shared.start_afresh()
     return shared
 
 

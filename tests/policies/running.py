@@ -24,7 +24,7 @@ from policies.endpoint.gateway import Gateway
 from policies.endpoint.listener import Listener, bind, url_of
 from policies.endpoint.upstream import Upstream
 from policies.enforcement.engine import Enforcer
-from tests.stubs.engine import FakeEngine
+from tests.stubs.engine import FakeEngine, Script
 
 RULES = """\
 name: testing
@@ -93,6 +93,17 @@ class Running:
         """Return the decisions once there are `count` of them."""
         until(lambda: len(self.log.of("gateway.decision")) >= count, seconds)
         return self.log.of("gateway.decision")
+
+    def settled(self) -> bool:
+        """Whether no request runs and every decision is written."""
+        return not self.gateway.front.metrics.active and not self.gateway.front.decisions.waiting
+
+    def start_afresh(self) -> None:
+        """Wait for what earlier requests still write, then forget it: a decision may come after its answer."""
+        until(self.settled)
+        self.engine.script = Script()
+        self.engine.requests.clear()
+        self.log.records.clear()
 
 
 def caller_rows(keys: dict[str, str]) -> list[dict[str, Any]]:

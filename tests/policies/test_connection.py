@@ -217,10 +217,17 @@ TIGHT = Bounds(body_s=0.3, edge=EdgeLimits(connections=20, head_s=0.4, idle_s=0.
 
 
 @pytest.fixture(scope="module")
-def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway that has little patience and few places."""
     with gateway_running(tmp_path_factory.mktemp("tight"), bounds=TIGHT) as running:
         yield running
+
+
+@pytest.fixture
+def tight(hurried: Running) -> Running:
+    """The hurried gateway with a clean slate."""
+    hurried.start_afresh()
+    return hurried
 
 
 def test_slow_heads_are_cut_off(tight: Running) -> None:
@@ -239,7 +246,6 @@ def test_slow_heads_are_cut_off(tight: Running) -> None:
 
 
 def test_slow_bodies_are_refused_even_when_nothing_of_them_comes(tight: Running) -> None:
-    tight.log.records.clear()
     for part in (b"", b"{"):
         got = say(tight, request(tight, SIZE) + b"\r\n" + part)
         assert got.startswith(b"HTTP/1.1 408 ")
@@ -256,7 +262,6 @@ def test_a_kept_connection_that_says_nothing_is_closed(tight: Running) -> None:
 
 
 def test_a_caller_who_does_not_read_is_let_go(tight: Running) -> None:
-    tight.log.records.clear()
     tight.engine.script = Script(["x" * 60_000] * 400, glue=True)
     body = json.dumps(chat(stream=True)).encode()
     with dial(tight) as wire:
@@ -264,7 +269,6 @@ def test_a_caller_who_does_not_read_is_let_go(tight: Running) -> None:
         wire.sendall(request(tight, f"Content-Length: {len(body)}") + b"\r\n" + body)
         until(lambda: len(tight.log.of("gateway.decision")) == 1)
     until(lambda: tight.desk.active == 0)
-    tight.engine.script = Script()
 
 
 def test_idle_connections_give_way_to_those_that_ask(tight: Running) -> None:
@@ -293,7 +297,6 @@ def test_connections_that_all_work_leave_no_place_and_it_is_said(tight: Running)
         for wire in wires:
             wire.close()
     until(lambda: tight.desk.active == 0)
-    tight.engine.script = Script()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,6 @@ def test_a_failing_step_fails_its_requests_and_the_next_ones_work(
     bench.batcher.start()
     real, told = bench.model.decode, []
     monkeypatch.setattr(bench.model, "decode", lambda tokens: 1 / 0)
-    import threading
-
     heard = threading.Event()
     bench.batcher._deliver = lambda news: (told.extend(news), heard.set())
     bench.batcher.submit([bench.sequence([5], 9), bench.sequence([6], 9)])
