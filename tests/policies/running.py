@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 import policies
 from policies.access.authorize import Authorizer, ModelState
 from policies.access.callers import Callers, create_key
@@ -95,11 +97,15 @@ class Running:
         return self.log.of("gateway.decision")
 
     def settled(self) -> bool:
-        """Whether no request runs and every decision is written."""
-        return not self.gateway.front.metrics.active and not self.gateway.front.decisions.waiting
+        """Whether every connected caller is silent, no request runs and every decision is written."""
+        front, edge = self.gateway.front, self.gateway.edge
+        return not (set(edge.open) - set(edge.quiet) or front.metrics.active or front.decisions.waiting)
 
     def start_afresh(self) -> None:
-        """Wait for what earlier requests still write, then forget it: a decision may come after its answer."""
+        """Forget earlier requests once they are through: a decision may come after its answer, and a caller be gone
+        before its request was read. Who connected earlier is let in earlier, so the probe comes after all of them.
+        """
+        assert httpx.get(f"{self.url}/health").status_code == 200
         until(self.settled)
         self.engine.script = Script()
         self.engine.requests.clear()
