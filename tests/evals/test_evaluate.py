@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from evals.reading import read, runs_of
 from evals.samples import decode, read_results
 from registry.errors import EngineFailure, NotFound, SpecError, UnknownName
 from tests.stubs.openai_server import FakeEndpoint, said
+from tests.waiting import until
 
 CANARY = "canary-of-a-test-0123456789"
 SUITE = """
@@ -141,11 +141,12 @@ def _controls_are_other_models_and_reused(ws, candidate, path, run):
 @pytest.mark.slow
 def test_after_a_failure_only_the_rest_is_measured(ws, candidate, suite):
     path = suite(GUARDED)
+    kept = ws.work("evals", "answers")
 
     def dies_at_the_third(body, count):
         if count < 3:
             return said("fine")
-        time.sleep(1)  # the answers before it are written down by then
+        until(lambda: sum(file.read_bytes().count(b"fine") for file in kept.rglob("*.jsonl")) == 2)
         return 500, {"error": {"message": "down", "code": "internal_error"}}
 
     with FakeEndpoint(dies_at_the_third) as endpoint, pytest.raises(EngineFailure, match="500"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from policies.endpoint.listener import Listener, bind, url_of
 from policies.endpoint.upstream import Upstream
 from policies.enforcement.engine import Enforcer
 from tests.stubs.engine import FakeEngine, Script
+from tests.waiting import until
 
 RULES = """\
 name: testing
@@ -91,7 +91,7 @@ class Running:
         """The one desk."""
         return self.gateway.desks[0]
 
-    def decisions(self, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    def decisions(self, count: int, seconds: float = 30.0) -> list[dict[str, Any]]:
         """Return the decisions once there are `count` of them."""
         until(lambda: len(self.log.of("gateway.decision")) >= count, seconds)
         return self.log.of("gateway.decision")
@@ -171,14 +171,6 @@ def gateway_running(
             written.broken = False
             assert log.close(10)
             assert not thread.is_alive()
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 async def gather(*work: Any) -> list[Any]:

@@ -25,7 +25,6 @@ from policies.enforcement.compiled import CompiledCache
 from policies.serving.plan import Plan
 from registry.records import Asset, GateDecision, ModelVersion, Run
 from registry.workspace import Workspace
-from tests.policies import running
 from tests.stubs.engine import FakeEngine, Script
 
 ASK = [{"role": "user", "content": "hi"}]
@@ -168,11 +167,6 @@ def while_serving(ws: Workspace, visit: Callable[[str], None], plan: Plan | None
         serve.run(ws, plan, on_ready=ready)
     if failed:
         raise failed[0]
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something holds, on a busy machine too."""
-    running.until(true, seconds)
 
 
 def events(ws: Workspace, kind: str) -> list[dict[str, Any]]:

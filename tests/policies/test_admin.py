@@ -17,9 +17,10 @@ from policies.endpoint.admin import AdminApp
 from policies.endpoint.lines import JsonLines, RequestLines
 from policies.endpoint.listener import Listener, bind, url_of
 from tests.policies.asking import HTTP, chat, post
-from tests.policies.running import CARD, SECRET, Running, until
+from tests.policies.running import CARD, SECRET, Running
 from tests.policies.test_metrics import samples
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

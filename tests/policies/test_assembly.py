@@ -31,8 +31,9 @@ from registry.errors import Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.settings import read
 from registry.workspace import Workspace
-from tests.policies.serving import ASK, add_caller, ask, candidate_of, events, promote, register, until, while_serving
+from tests.policies.serving import ASK, add_caller, ask, candidate_of, events, promote, register, while_serving
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 
 def test_the_hash_key_is_kept_and_private(ws: Workspace) -> None:
@@ -313,6 +314,16 @@ def test_the_admin_port_answers_to_the_end_and_says_not_ready(
     assert got[0].rstrip().endswith("[DONE]")
 
 
+def lets_in(url: str) -> bool:
+    """Whether an endpoint still takes connections."""
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def served_until_stopped(ws: Workspace, visit: Any, plan: Plan) -> None:
     """Serve; the visit itself stops the endpoint."""
     from policies import serve
@@ -360,7 +371,7 @@ def test_a_second_signal_cuts_the_drain_short(ws: Workspace, prod: Asset, starte
         reader.start()
         until(lambda: len(started[0].handle.engine.requests) == 1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.3)
+        until(lambda: not lets_in(url))
         os.kill(os.getpid(), signal.SIGTERM)
         reader.join(20)
 

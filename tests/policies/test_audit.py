@@ -22,8 +22,9 @@ from policies.endpoint import audit
 from policies.endpoint.audit import DECISION, INTENT, UNLOGGED, DecisionLog, JournalDown
 from registry.journal import Journal, read_segment
 from tests.policies.asking import HTTP, chat, post
-from tests.policies.running import Written, gateway_running, until
+from tests.policies.running import Written, gateway_running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 

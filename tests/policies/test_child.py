@@ -23,7 +23,7 @@ from registry.errors import EngineFailure, NotFound, Refused, SpecError
 from registry.records import ModelVersion, Run
 from registry.workspace import Workspace
 from tests.policies.engines.conftest import folder, make_folder, tokenizer  # noqa: F401 - fixtures of the tiny model
-from tests.policies.running import until
+from tests.waiting import until
 
 POLICY = Path(__file__).parents[2] / "examples" / "quickstart" / "policy"
 SECRET = "ghp_" + "a1B2c3D4" * 5

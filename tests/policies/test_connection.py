@@ -13,13 +13,14 @@ import pytest
 from policies.endpoint.desk import Bounds
 from policies.endpoint.edge import EdgeLimits
 from tests.policies.asking import chat, post
-from tests.policies.running import Running, gateway_running, until
+from tests.policies.running import Running, gateway_running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 
 def dial(run: Running) -> socket.socket:
     host, port = run.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=20)
 
 
 def rest(wire: socket.socket) -> bytes:
@@ -213,7 +214,7 @@ def test_a_refused_caller_who_never_stops_sending_is_let_go(tight: Running) -> N
     until(lambda: not tight.gateway.edge.open)
 
 
-TIGHT = Bounds(body_s=0.3, edge=EdgeLimits(connections=20, head_s=0.4, idle_s=0.6, stalled_s=0.5, linger_s=0.4))
+TIGHT = Bounds(body_s=0.8, edge=EdgeLimits(connections=20, head_s=1.0, idle_s=1.2, stalled_s=1.0, linger_s=0.8))
 
 
 @pytest.fixture(scope="module")
@@ -231,16 +232,16 @@ def tight(hurried: Running) -> Running:
 
 
 def test_slow_heads_are_cut_off(tight: Running) -> None:
-    begun = time.monotonic()
+    def trickle(wire: socket.socket) -> None:
+        """Send a byte now and then for 10 s: that does not buy more time."""
+        for _ in range(200):
+            wire.sendall(b"X")
+            time.sleep(0.05)
+
     with dial(tight) as silent, dial(tight) as slow:
         slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n")
-        try:
-            for _ in range(100):  # a byte now and then does not buy more time
-                slow.sendall(b"X")
-                time.sleep(0.05)
-        except OSError:
-            pass
-        assert time.monotonic() - begun < 3
+        with pytest.raises(OSError, match="reset|pipe"):
+            trickle(slow)
         assert rest(silent) == b""
     assert "connections_refused_total" in tight.gateway.page().decode()
 
@@ -256,9 +257,7 @@ def test_a_kept_connection_that_says_nothing_is_closed(tight: Running) -> None:
     with dial(tight) as wire:
         wire.sendall(request(tight, SIZE) + b"\r\n" + BODY)
         assert wire.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        begun = time.monotonic()
         assert rest(wire) == b""
-        assert time.monotonic() - begun < 3
 
 
 def test_a_caller_who_does_not_read_is_let_go(tight: Running) -> None:

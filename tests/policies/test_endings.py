@@ -12,8 +12,9 @@ import pytest
 from policies.guarding.guards import GuardOutcome
 from policies.wire.control_tokens import ControlTokens
 from tests.policies.asking import ASK, chat, client, post, streamed
-from tests.policies.running import SECRET, Running, gateway_running, until
+from tests.policies.running import SECRET, Running, gateway_running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 SAFE = "the [REDACTED:api_key] is what you need"
 SPOKEN = f"the {SECRET} is what you need"

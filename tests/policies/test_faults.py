@@ -25,7 +25,8 @@ from registry import clock
 from registry.records import Asset, ModelVersion, Run
 from registry.workspace import Workspace
 from tests.policies.engines.conftest import make_folder, tokenizer  # noqa: F401 - fixtures of the tiny model
-from tests.policies.serving import add_caller, events, promote, until, while_serving
+from tests.policies.serving import add_caller, events, promote, while_serving
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"restart_wait_s": 0.2, "restart_longest_s": 1.0}

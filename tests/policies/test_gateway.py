@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from tests.policies.asking import ASK, chat, client, post, streamed
-from tests.policies.running import CARD, SECRET, Running, until
+from tests.policies.running import CARD, SECRET, Running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 SAFE = "the [REDACTED:api_key] is what you need"
 SPOKEN = f"the {SECRET} is what you need"

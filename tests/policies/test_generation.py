@@ -13,8 +13,9 @@ import pytest
 from policies.endpoint.answer import StreamedAnswer
 from policies.endpoint.desk import Bounds
 from tests.policies.asking import ASK, HTTP, chat, client, post, raw, streamed
-from tests.policies.running import SECRET, Running, gateway_running, until
+from tests.policies.running import SECRET, Running, gateway_running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 SAFE = "the [REDACTED:api_key] is what you need"
 SPOKEN = f"the {SECRET} is what you need"

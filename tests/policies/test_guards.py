@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace as changed
@@ -94,12 +95,12 @@ def test_code_that_breaks_or_reaches_out_blocks(pool: GuardPool, text: str) -> N
 
 @pytest.mark.parametrize("text", ["hang", "spin", "exit"])
 def test_deadline_and_crash_block_and_the_worker_comes_back(text: str) -> None:
-    pool = pool_of(rule(deadline_s=0.5))
+    pool = pool_of(rule(deadline_s=1.5))
     try:
         asyncio.run(_ready(pool))
         gone = ask(pool, text)
         assert (gone.ok, gone.rule, gone.action, gone.text) == (False, "odd", "block", "")
-        assert ("no answer within 0.5 s" if text != "exit" else "ConnectionError") in gone.reason
+        assert ("no answer within 1.5 s" if text != "exit" else "ConnectionError") in gone.reason
         assert ask(pool, "fine").ok
         assert pool.replaced == 1
     finally:
@@ -114,11 +115,11 @@ async def _ready(pool: GuardPool) -> None:
 
 def test_each_rule_has_its_own_deadline_and_is_the_one_that_is_named() -> None:
     again = PYTHON.replace(":odd", ":odd_again")
-    pool = pool_of(rule("patient"), rule("hasty", deadline_s=0.2, validator=again))
+    pool = pool_of(rule("patient"), rule("hasty", deadline_s=0.5, validator=again))
     try:
         asyncio.run(_ready(pool))
         assert ask(pool, "second hang").rule == "hasty"
-        assert "no answer within 0.0" in ask(pool, "second hang", 0.1).reason
+        assert re.search(r"no answer within 0\.[0-3]\d* s", ask(pool, "second hang", 0.4).reason)
     finally:
         pool.close()
 
@@ -138,12 +139,12 @@ def test_texts_queue_and_share_workers() -> None:
 
 def test_the_queue_is_bounded_and_a_wait_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "MOST_WAITING", 1)
-    pool = pool_of(rule(deadline_s=0.6), spares=0)
+    pool = pool_of(rule(deadline_s=3.0), spares=0)
 
     async def three() -> list[GuardOutcome]:
         slow = asyncio.create_task(pool.validate("hang", 5.0))
         await asyncio.sleep(0.05)
-        waits = asyncio.create_task(pool.validate("waits", 0.2))
+        waits = asyncio.create_task(pool.validate("waits", 1.0))
         await asyncio.sleep(0.05)
         return [await pool.validate("is refused", 5.0), await waits, await slow]
 
@@ -153,7 +154,7 @@ def test_the_queue_is_bounded_and_a_wait_ends_at_the_deadline(monkeypatch: pytes
         pool.close()
     assert "there is no guard process" in refused.reason
     assert "no guard process was free in time" in waited.reason
-    assert "no answer within 0.6 s" in hung.reason
+    assert "no answer within 3 s" in hung.reason
     assert not any(outcome.ok for outcome in (refused, waited, hung))
 
 
@@ -196,7 +197,7 @@ def test_a_pool_that_cannot_start_again_blocks_until_it_can(tmp_path: Path) -> N
     file = tmp_path / "rules.py"
     good = "import os\n\ndef f(text):\n    if text == 'exit':\n        os._exit(1)\n"
     file.write_text(good)
-    pool = pool_of(rule(validator=f"{file}:f", deadline_s=0.5), spares=0)
+    pool = pool_of(rule(validator=f"{file}:f", deadline_s=2.0), spares=0)
     try:
         file.write_text("raise SystemExit\n")
         assert not ask(pool, "exit").ok

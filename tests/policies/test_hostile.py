@@ -19,8 +19,9 @@ import pytest
 
 from policies.access.callers import create_key
 from tests.policies.gateway_process import Process, gateway_process
-from tests.policies.running import CARD, SECRET, until
+from tests.policies.running import CARD, SECRET
 from tests.stubs.engine import FakeEngine, Script
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from policies.access.tokens import Tokens
 from policies.wire.refusal import Refusal
 from registry.errors import SpecError
 from tests.policies.issued import Time, identify, issuer_of, refused, tokens_of
-from tests.policies.running import until
 from tests.stubs.oidc_server import OidcServer, make_key
+from tests.waiting import until
 
 
 def test_keys_rotate_without_a_restart_and_old_ones_stop_counting(server: OidcServer) -> None:

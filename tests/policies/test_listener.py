@@ -17,8 +17,8 @@ from policies.access.tls import server_context
 from policies.endpoint.edge import Edge, EdgeLimits
 from policies.endpoint.listener import SPARE_DESCRIPTORS, Listener, bind, is_loopback, settled_memory, url_of
 from registry.errors import Locked, Refused
-from tests.policies.running import until
 from tests.policies.test_tls import Authority
+from tests.waiting import until
 
 
 async def answering(scope: Any, receive: Any, send: Any) -> None:

@@ -13,8 +13,9 @@ from policies.endpoint import recording
 from policies.endpoint.recording import Recorder
 from registry.workspace import Workspace
 from tests.policies.asking import chat, post
-from tests.policies.running import CARD, SECRET, Running, gateway_running, until
+from tests.policies.running import CARD, SECRET, Running, gateway_running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 KEY = b"key" * 8
 

@@ -22,8 +22,9 @@ from policies.serving.proof import Target
 from registry.errors import Locked, NotFound, Refused, SpecError, Tampered
 from registry.records import Asset
 from registry.workspace import Workspace
-from tests.policies.serving import ASK, Handle, add_caller, ask, evaluator, events, permit_for, until, while_serving
+from tests.policies.serving import ASK, Handle, add_caller, ask, evaluator, events, permit_for, while_serving
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 
 def test_a_release_is_served_and_every_answer_is_in_the_journal(ws: Workspace, prod: Asset, started: list[Any]) -> None:

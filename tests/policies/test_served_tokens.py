@@ -12,8 +12,9 @@ from policies import serve
 from policies.access import jwks
 from registry.records import Asset
 from registry.workspace import Workspace
-from tests.policies.serving import ask, until, while_serving
+from tests.policies.serving import ask, while_serving
 from tests.stubs.oidc_server import OidcServer, make_key
+from tests.waiting import until
 
 ISSUER = """
 [[issuers]]

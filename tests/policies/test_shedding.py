@@ -84,7 +84,7 @@ def test_a_place_is_not_lost_when_its_turn_is_given_up() -> None:
 
 def test_the_endpoint_sheds_load_and_every_request_is_decided(tmp_path: Path) -> None:
     with gateway_running(tmp_path, bounds=Bounds(running=2, waiting=2, wait_s=0.2)) as run:
-        run.engine.script = Script(["slow"] * 4, delay=0.15)
+        run.engine.script = Script(["slow"] * 4, delay=0.4)
         with ThreadPoolExecutor(10) as pool:
             replies = list(pool.map(lambda _: httpx_post(run.url, run.keys["mia"]), range(10)))
         codes = [reply.status_code for reply in replies]
@@ -174,11 +174,11 @@ class Work:
 
 def test_deadlines_expire_what_has_not_ended_and_nothing_else() -> None:
     async def run() -> None:
-        deadlines = Deadlines(0.3)
+        deadlines = Deadlines(1.0)
         early, late, ended = Work(), Work(), Work()
         deadlines.begin(early)
         deadlines.begin(ended)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.7)
         deadlines.begin(late)
         deadlines.end(ended)
         while not early.expired:

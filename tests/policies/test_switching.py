@@ -20,18 +20,9 @@ from policies.serving.proof import Target, Verified
 from registry.errors import Locked
 from registry.records import Asset
 from registry.workspace import Workspace
-from tests.policies.serving import (
-    ASK,
-    Handle,
-    add_caller,
-    events,
-    other_bundle,
-    promote,
-    register,
-    until,
-    while_serving,
-)
+from tests.policies.serving import ASK, Handle, add_caller, events, other_bundle, promote, register, while_serving
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 QUICK = Upkeep(drain_s=10)
 

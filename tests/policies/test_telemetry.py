@@ -14,8 +14,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from policies.endpoint import telemetry
 from policies.endpoint.telemetry import Tracing
 from tests.policies.asking import ASK, HTTP, chat, client, post
-from tests.policies.running import CARD, SECRET, Running, until
+from tests.policies.running import CARD, SECRET, Running
 from tests.stubs.engine import Script
+from tests.waiting import until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -21,7 +21,8 @@ from policies.access.certificates import Certificates, Naming, thumbprint
 from policies.access.tls import renew, server_context
 from policies.wire.refusal import Refusal
 from registry.errors import NotFound, SpecError
-from tests.policies.running import Running, gateway_running, until
+from tests.policies.running import Running, gateway_running
+from tests.waiting import until
 
 DAY = datetime.timedelta(days=1)
 START = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -21,8 +21,9 @@ from policies.access.jwks import KeySource
 from policies.access.tokens import Issuer, Tokens
 from policies.wire.refusal import Refusal
 from tests.policies.issued import Time, identify, issuer_of, refused, tokens_of, unspoil
-from tests.policies.running import Running, gateway_running, until
+from tests.policies.running import Running, gateway_running
 from tests.stubs.oidc_server import OidcServer, make_key, sign
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"])

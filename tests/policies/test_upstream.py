@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from policies.endpoint.upstream import Call, CallClosed, Upstream, UpstreamBroken, UpstreamDown
 from tests.stubs.engine import FakeEngine, Script
+from tests.waiting import until
 
 OPENED: list[Upstream] = []
 STREAM = b'{"stream":true}'
@@ -105,7 +105,7 @@ def test_closing_drops_the_connection_and_ends_the_wait(engine: FakeEngine) -> N
             await call.read(1_000_000)
 
     _run(ask())
-    _until(lambda: engine.aborted == 1)
+    until(lambda: engine.aborted == 1)
 
 
 def test_no_engine_is_down_and_a_dying_one_too(engine: FakeEngine, tmp_path: Path) -> None:
@@ -188,10 +188,3 @@ def test_bytes_nobody_asked_for_close_the_connection(engine: FakeEngine) -> None
 
     _run(ask())
     assert engine.connections == 2
-
-
-def _until(true, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)

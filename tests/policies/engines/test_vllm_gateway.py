@@ -26,7 +26,8 @@ from policies.endpoint.gateway import Gateway
 from policies.endpoint.listener import Listener, bind, url_of
 from policies.endpoint.upstream import Upstream
 from policies.enforcement.engine import Enforcer
-from tests.policies.running import RULES, SECRET, Written, caller_rows, make_bundle, until
+from tests.policies.running import RULES, SECRET, Written, caller_rows, make_bundle
+from tests.waiting import until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 RULES_HERE = RULES + "  - {id: ends-here, kind: terms, side: output, action: block, type: end, terms: [plutonium]}\n"

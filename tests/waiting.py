@@ -1,0 +1,17 @@
+"""Waiting for what happens elsewhere: in another thread, in another process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LONG = 60.0
+"""Seconds: on a crowded machine what takes a moment may take several."""
+
+
+def until(true: Callable[[], bool], seconds: float = LONG) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
