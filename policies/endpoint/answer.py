@@ -134,7 +134,7 @@ class StreamedAnswer:
     @property
     def ended(self) -> bool:
         """Whether every choice that has begun is over."""
-        return bool(self._choices) and not self._choices - self.ledger.finishes.keys()
+        return not self._quick and bool(self._choices) and not self._choices - self.ledger.finishes.keys()
 
     def feed(self, payloads: Sequence[bytes]) -> bytes:
         """Return the events to send for these payloads.

@@ -7,7 +7,6 @@ connection, which is how the engine learns that nobody wants the rest. Whatever 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Protocol, cast
 
 import httptools
@@ -134,7 +133,7 @@ class Call:
     def __init__(self, source: Source, method: str, path: str, body: bytes) -> None:
         self._source, self._method, self._path, self._body = source, method, path, body
         self._connection: Connection | None = None
-        self._buffer: deque[bytes] = deque()
+        self._buffer: list[bytes] = []
         self._buffered = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -164,7 +163,8 @@ class Call:
                 connection.transport.write(connection.owner.request(self._method, self._path, self._body))
             try:
                 while not self.status:
-                    await self._wait()
+                    await self._arrival()
+                    self._check()
             except UpstreamDown:
                 # An idle connection may have been let go just now: a fresh one decides. A replica that died before it
                 # answered is replaced by another, but not for ever: the request itself may be what kills engines.
@@ -177,12 +177,14 @@ class Call:
 
     async def chunk(self) -> bytes:
         """Return all bytes of the body that have arrived, waiting for at least one; `b""` at the end."""
-        while not self._buffer:
+        buffer = self._buffer
+        while not buffer:
             if self.done:
                 return b""
-            await self._wait()
-        data = self._buffer.popleft() if len(self._buffer) == 1 else b"".join(self._buffer)
-        self._buffer.clear()
+            await self._arrival()
+            self._check()
+        data = buffer.pop() if len(buffer) == 1 else b"".join(buffer)
+        buffer.clear()
         self._buffered = 0
         if self._paused and self._connection is not None:
             self._paused = False
@@ -212,14 +214,11 @@ class Call:
             connection.call = None
             connection.drop()
 
-    async def _wait(self) -> None:
+    def _arrival(self) -> asyncio.Future[None]:
+        """Return what to await until something arrives, or has gone wrong; raises what has already."""
         self._check()
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        self._check()
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     def _check(self) -> None:
         """Raise what went wrong, once everything that arrived before it was read."""
@@ -227,8 +226,9 @@ class Call:
             raise self._error
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def begin(self, status: int) -> None:
         """Take the status line (called by the connection)."""

@@ -28,34 +28,30 @@ class Span(NamedTuple):
     rule: int
 
 
-class Spans:
-    """The spans that are not decided yet."""
+class Spans(dict[int, list[Span]]):
+    """The spans that are not decided yet, by the number of their rule."""
 
-    __slots__ = ("_by_rule",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._by_rule: dict[int, list[Span]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_rule)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._by_rule.values()))
+    @property
+    def count(self) -> int:
+        """How many there are of all rules."""
+        return sum(map(len, self.values()))
 
     def add(self, found: Iterable[Span]) -> None:
         """Add spans in any order; those of one rule that share a character become one."""
         touched = set()
         for span in found:
-            self._by_rule.setdefault(span.rule, []).append(span)
+            self.setdefault(span.rule, []).append(span)
             touched.add(span.rule)
         for rule in touched:
             joined: list[Span] = []
-            for span in sorted(self._by_rule[rule]):
+            for span in sorted(self[rule]):
                 if joined and span.start < joined[-1].end:
                     joined[-1] = Span(joined[-1].start, max(joined[-1].end, span.end), rule)
                 else:
                     joined.append(span)
-            self._by_rule[rule] = joined
+            self[rule] = joined
 
     def take_before(self, cut: int) -> tuple[int, list[list[Span]]]:
         """Take out the groups that begin before a place; return the place, pulled back over a group that crosses it."""
@@ -64,23 +60,26 @@ class Spans:
             if group[0].start < cut < max(span.end for span in group):
                 cut = group[0].start
         done = [group for group in groups if group[0].start < cut]
-        self._by_rule = {}
+        self.clear()
         for group in groups[len(done) :]:
             for span in group:
-                self._by_rule.setdefault(span.rule, []).append(span)
+                self.setdefault(span.rule, []).append(span)
         return cut, done
 
     def take_all(self) -> list[Span]:
         """Take out all spans, in order."""
-        spans = sorted(span for spans in self._by_rule.values() for span in spans)
-        self._by_rule = {}
+        spans = self._sorted()
+        self.clear()
         return spans
+
+    def _sorted(self) -> list[Span]:
+        return sorted(span for spans in self.values() for span in spans)
 
     def _groups(self) -> list[list[Span]]:
         """Return the spans in groups that share characters, in order."""
         groups: list[list[Span]] = []
         reach = -1
-        for span in sorted(span for spans in self._by_rule.values() for span in spans):
+        for span in self._sorted():
             if span.start < reach:
                 groups[-1].append(span)
             else:

@@ -122,7 +122,8 @@ class HoldBack:
         if found.escaped and self._side.url is not None:
             self._url = UrlStrand(self._side.url.automaton, 0, "")
             self._note(self._side.url, self._url, self._url.feed(text))
-        self._check_limit(0)
+        if self._limit is not None:
+            self._check_limit(self._limit, 0)
         return self.finish()
 
     def _take_in(self, delta: str) -> None:
@@ -143,12 +144,12 @@ class HoldBack:
         if side.url is not None and (self._url is not None or "%" in delta):
             self._take_escaped(side.url, delta, start)
         self._text += delta
-        self._check_limit(start)
+        if self._limit is not None and self._limit < self._end:
+            self._check_limit(self._limit, start)
 
-    def _check_limit(self, start: int) -> None:
+    def _check_limit(self, limit: int, start: int) -> None:
         """Note the first character past the limit; one in a dropped part counts with the first after it."""
-        limit = self._limit
-        if limit is not None and start < self._end and limit < self._end and not self._limited:
+        if start < self._end and limit < self._end and not self._limited:
             self._limited, place = True, max(limit, start) + 1
             self._pending.append(Entry(place, None, None, place, ()))
 
@@ -208,7 +209,7 @@ class HoldBack:
         self._spans.add(spans)
         if stop is not None:
             return self._stop(stop)
-        self._waits(steps + len(self._spans))
+        self._waits(steps + self._spans.count)
         cut = self._end if final else self._earliest()
         if self._end - cut > MOST_HELD:
             return self._overflow(cut), None
@@ -249,7 +250,8 @@ class HoldBack:
         for entry in self._pending:
             start, steps = self._judge.earliest(entry, text, base, self._before)
             cut, taken = min(cut, start), taken + steps
-        self._waits(taken)
+        if taken:
+            self._waits(taken)
         return cut
 
     def _earliest_escaped(self, url: UrlStrand, cut: int) -> tuple[int, int]:

@@ -251,7 +251,7 @@ def split_events(buffer: bytes) -> tuple[list[bytes], bytes]:
     Comments and other fields are dropped. Several `data:` lines of one event are refused as malformed (ValueError):
     no engine we start sends them.
     """
-    if buffer.find(b"\n\n") == len(buffer) - 2 and buffer.startswith(b"data: ") and b"\n" not in buffer[:-2]:
+    if buffer.find(b"\n") == len(buffer) - 2 and buffer.endswith(b"\n") and buffer.startswith(b"data: "):
         return [buffer[6:-2]], b""  # one event in one read, as most are
     *whole, rest = buffer.split(b"\n\n")
     payloads = []
