@@ -6,8 +6,9 @@ The gateway, replay, tests and training rewards decide with this same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from policies.enforcement import decode
 from policies.enforcement.guard_rules import GuardRule, guard_rule

@@ -8,7 +8,8 @@ and ends in another is found only as the JSON spells it. Strings inside strings 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from policies.enforcement.engine import Enforcer, Hit, OutputStream, Piece
 from policies.enforcement.json_strings import JsonStrings, Part, encode

@@ -8,7 +8,7 @@ then by start, takes effect before the group that it starts in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from policies.enforcement.closure import Accept
 from policies.enforcement.codings import RunReader, Strand, UrlStrand
@@ -27,8 +27,7 @@ MOST_WAIT = 512
 `MOST_WAIT` at most: holding longer is always right, and so a character costs a bounded number of steps."""
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(Struct):
     """What may be released, what was found in it, and the id of the blocking rule if nothing may follow it.
 
     `aborts`: the rule ends the answer there as if it were finished, with what was released.
