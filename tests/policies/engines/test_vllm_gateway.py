@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +42,11 @@ SCHEMA = {
 }
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+FORMS = {
+    "coded": ("kind: format, pattern: '[A-Z]{2}-[0-9]{3}(?: ok)?'", r"[A-Z]{2}-[0-9]{3}(?: ok)?"),
+    "chosen": ("kind: choice, choices: ['left', 'right', 'straight on']", "left|right|straight on"),
+}
+"""Models whose bundle fixes the form of every answer: the rule, and what its answers match."""
 LONG = 6000
 """Tokens of an answer that nobody waits for: several seconds of work."""
 
@@ -83,14 +89,18 @@ def endpoint(vllm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
     log = DecisionLog(written, endpoint="prod", mode="group")
     enforcer, upstream = Enforcer(compile_bundle(bundle)), Upstream(vllm.uds)
     desks = []
-    for name, engine_model in (("base", "tiny"), ("one", "one"), ("two", "two")):
+    makers = [(name, model, bundle, enforcer) for name, model in (("base", "tiny"), ("one", "one"), ("two", "two"))]
+    for name, (rule, _) in FORMS.items():
+        formed = make_bundle(folder / name, f"name: formed\nrules:\n  - {{id: form, {rule}}}\n")
+        makers.append((name, "tiny", formed, Enforcer(compile_bundle(formed))))
+    for name, engine_model, bound, enforcing in makers:
         certificate = f"sha256:cert-{name}"
         served = Served(
-            "prod", name, engine_model, f"sha256:{name}", certificate, bundle.digest,
+            "prod", name, engine_model, f"sha256:{name}", certificate, bound.digest,
             fim=("<|user|>", "<|system|>", "<|assistant|>"), surfaces=vllm.surfaces,
         )  # fmt: skip
         state = ModelState(name, f"sha256:{name}", certificate, "certified")
-        desks.append(Desk(served, state, enforcer, Authorizer(bundle), upstream))
+        desks.append(Desk(served, state, enforcing, Authorizer(bound), upstream))
     gateway = Gateway(Front(Callers(lambda: rows), log, b"key" * 8), desks)
     with _listening(gateway, folder) as url, _engine_client(vllm.uds) as engine:
         yield Endpoint(url, gateway, keys, written, engine)
@@ -184,6 +194,22 @@ def test_structured_outputs_hold_their_form(endpoint: Endpoint) -> None:
     chosen = endpoint.post("completions", model="two", prompt="a", max_tokens=20,
                            structured_outputs={"choice": ["yes", "no"]})  # fmt: skip
     assert chosen.json()["choices"][0]["text"] in {"yes", "no"}
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_a_form_that_a_rule_fixes_is_kept_while_decoding(endpoint: Endpoint, name: str) -> None:
+    asked: dict[str, Any] = {"model": name, "messages": MESSAGES, "max_tokens": 40}
+    client = endpoint.client()
+    for seed in range(4):
+        answer = client.chat.completions.create(**asked, seed=seed).choices[0].message.content or ""
+        assert re.fullmatch(FORMS[name][1], answer)
+    chunks = client.chat.completions.create(**asked, stream=True)
+    said = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
+    assert re.fullmatch(FORMS[name][1], said)
+    cut = endpoint.post("chat/completions", **asked | {"max_tokens": 1})
+    assert (cut.status_code, cut.json()["error"]["rules"]) == (400, ["form"])
+    own = endpoint.post("chat/completions", **asked, structured_outputs={"regex": "[a-z]{4}"})
+    assert (own.status_code, own.json()["error"]["code"]) == (400, "format_is_fixed")
 
 
 def test_a_secret_is_redacted_in_mid_stream(endpoint: Endpoint) -> None:
