@@ -192,10 +192,15 @@ def interval(sums: ClusterSums, alpha: float, name: str) -> tuple[float, float]:
 
 
 def _step(sums: ClusterSums) -> float:
+    """Return a first step for the search: the standard error, but none that doubling would not bring anywhere."""
     _, error = paired.standard_error(sums.contrast(sums.effect), sums.weights)
     if sums.scale == "ratio" and sums.baseline is not None:
         error *= float(sums.weights.sum() / abs(sums.baseline.sum()))
-    return error if error > 0 and math.isfinite(error) else 1.0 / max(sums.clusters, 1)
+    if not 0.0 < error < math.inf:
+        return 1.0 / max(sums.clusters, 1)
+    least, most = sums.extremes
+    scale = max(abs(sums.effect), most - least if math.isfinite(most - least) else 0.0)
+    return max(error, float(np.finfo(np.float64).eps) * scale)
 
 
 def _invert(p_value: Callable[[float], float], alpha: float, centre: float, least: float, step: float) -> float:
@@ -219,7 +224,7 @@ def _invert(p_value: Callable[[float], float], alpha: float, centre: float, leas
             return _close(excess, (far, far_excess), (kept, kept_excess), step)
         kept, kept_excess, width = far, far_excess, 2.0 * width
         far = centre - width
-    return -math.inf
+    return least
 
 
 def _close(excess: Callable[[float], float], far: tuple[float, float], kept: tuple[float, float], step: float) -> float:

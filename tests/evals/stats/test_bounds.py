@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evals.stats.bounds import ClusterSums, _close, choose, interval, p_at_least, p_at_most
@@ -128,6 +128,9 @@ def test_effects_outside_what_the_range_allows():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=80), st.floats(0.01, 0.2))
+@example(pairs=[(0.0, 0.0), (0.0, 0.0), (0.0, 1.4e-45)], alpha=0.125)  # a spread next to nothing
+@example(pairs=[(0.0, 1e-300)] * 30 + [(1.0, 1.0)] * 30, alpha=0.05)
+@example(pairs=[(0.5, 0.5 + 1e-16), (0.5, 0.5), (0.5 + 2e-16, 0.5)], alpha=0.05)
 def test_intervals_shrink_as_alpha_grows(pairs, alpha):
     candidate, baseline = zip(*pairs, strict=True)
     data = sums(candidate, baseline, bounds=UNIT)
