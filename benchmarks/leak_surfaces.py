@@ -45,14 +45,16 @@ def stream(enforcer: Enforcer, surface: str, pieces: list[tuple[str, str]]) -> t
     answer = StreamedAnswer(enforcer, kind, frames, TOOLS)
     wire, named = [], False
     for channel, piece in pieces:
-        wire.append(answer.feed([_payload(kind, channel, piece, first=channel == "tool:0" and not named)]))
+        wire.append(answer.feed(_payload(kind, channel, piece, first=channel == "tool:0" and not named)))
         named = named or channel == "tool:0"
-        if answer.refusal or answer.cut:
+        if answer.over:
             break
-    stopped = bool(answer.refusal or answer.cut)
+    stopped = answer.over
     if not stopped:
-        wire.append(answer.feed([_payload(kind, "content", "", finish="stop"), b"[DONE]"]))
-        stopped = bool(answer.refusal or answer.cut)
+        wire.append(answer.feed(_payload(kind, "content", "", finish="stop")))
+        stopped = answer.over
+        if not stopped:
+            wire.append(answer.feed(b"[DONE]"))
     return _read(surface, b"".join(wire)), stopped
 
 

@@ -106,11 +106,12 @@ class Ledger:
 
 
 class StreamedAnswer:
-    """Turns the engine's events into the caller's: feed it payloads, send what it returns.
+    """Turns the engine's events into the caller's: feed it one payload after another, send what it returns.
 
     `refusal` is set once a rule has blocked, `cut` once a rule has aborted every choice: either way the engine is to
-    stop. `exempt` are rules that the caller is exempt from, `choices` how many answers were asked for, `json`
-    whether as JSON.
+    stop; `done` once it has said that it ended. After any of them it is `over`, and takes no more. `ended` says whether
+    every choice that has begun is complete. `exempt` are rules that the caller is exempt from, `choices` how many
+    answers were asked for, `json` whether as JSON.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class StreamedAnswer:
     ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.refusal: Refusal | None = None
-        self.done = self.cut = False
+        self.done = self.cut = self.over = self.ended = False
         self._enforcer, self._surface, self._frames, self._tools = enforcer, surface, frames, tools
         self._streams: dict[Channel, OutputStream | JsonStream] = {}
         self._main = enforcer.guards_off(surface) | exempt
@@ -130,53 +131,21 @@ class StreamedAnswer:
         self._aborted: set[int] = set()
         self._quick: dict[int, tuple[Callable[[str], Piece], list[str], OutputStream | JsonStream]] = {}
         self._created = 0
+        self._read = surfaces.reader(surface)
 
-    @property
-    def ended(self) -> bool:
-        """Whether every choice that has begun is over."""
-        return not self._quick and bool(self._choices) and not self._choices - self.ledger.finishes.keys()
-
-    def feed(self, payloads: Sequence[bytes]) -> bytes:
-        """Return the events to send for these payloads.
+    def feed(self, payload: bytes) -> bytes:
+        """Return the events to send for a payload.
 
         Raises:
             UpstreamBroken: the engine sent something that is no chunk, or an error event.
         """
-        out: list[bytes] = []
-        for payload in payloads:
-            if payload == b"[DONE]":
-                if not self._choices or self._choices - self.ledger.finishes.keys():
-                    raise UpstreamBroken("the engine ended a stream in the middle of a choice")
-                self.done = True
-                break
-            written = self._events(payload)
-            if len(payloads) == 1:
-                return written
-            out.append(written)
-            if self.refusal is not None or self.cut:
-                break
-        return b"".join(out)
-
-    def closing(self) -> bytes:
-        """Return what ends the stream well."""
-        return self._frames.closing(self.ledger.usage)
-
-    def blocked_events(self, refusal: Refusal, request_id: str) -> bytes:
-        """Return what ends a blocked stream: `content_filter` for every open choice, the error, the end mark."""
-        cut = sorted(self._choices - self.ledger.finishes.keys()) or [0]
-        self.ledger.finishes.update(dict.fromkeys(cut, "content_filter"))
-        ended = self._frames.pieces(self._created, [self._ending(index) for index in cut])
-        return ended + self._frames.failing(refusal, request_id)
-
-    def _ending(self, index: int) -> ChunkChoice | TextChoice:
-        if self._surface == "chat":
-            return ChunkChoice(Turn(), index, "content_filter")
-        return TextChoice("", index, "content_filter")
-
-    def _events(self, payload: bytes) -> bytes:
+        if self.over:
+            return b""
         try:
-            chunk = surfaces.read_pieces(self._surface, payload)
+            chunk = self._read(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if payload == b"[DONE]":
+                return self._end()
             raise UpstreamBroken(f"the engine sent no chunk: {error}") from None
         if chunk.usage is not None:
             self.ledger.count(chunk.usage)
@@ -199,6 +168,29 @@ class StreamedAnswer:
         known[1].append(released)
         return self._frames.quick(choice.index, released)
 
+    def closing(self) -> bytes:
+        """Return what ends the stream well."""
+        return self._frames.closing(self.ledger.usage)
+
+    def blocked_events(self, refusal: Refusal, request_id: str) -> bytes:
+        """Return what ends a blocked stream: `content_filter` for every open choice, the error, the end mark."""
+        cut = sorted(self._choices - self.ledger.finishes.keys()) or [0]
+        self.ledger.finishes.update(dict.fromkeys(cut, "content_filter"))
+        ended = self._frames.pieces(self._created, [self._ending(index) for index in cut])
+        return ended + self._frames.failing(refusal, request_id)
+
+    def _ending(self, index: int) -> ChunkChoice | TextChoice:
+        if self._surface == "chat":
+            return ChunkChoice(Turn(), index, "content_filter")
+        return TextChoice("", index, "content_filter")
+
+    def _end(self) -> bytes:
+        """Take the engine's end mark."""
+        if not self.ended:
+            raise UpstreamBroken("the engine ended a stream in the middle of a choice")
+        self.done = self.over = True
+        return b""
+
     def _slowly(self, created: int, choices: Sequence[ChunkChoice | TextChoice], first: Piece | None) -> bytes:
         """Return the event of a chunk of any shape; `first` is what its first text came to, where it is known."""
         self._created = created or self._created
@@ -212,6 +204,8 @@ class StreamedAnswer:
                 break
         if self._aborted and len(self.ledger.finishes) >= self._asked:
             self.cut = self._aborted.issuperset(self._choices)
+        self.over = self.cut or self.refusal is not None
+        self.ended = bool(self._choices) and not self._choices - self.ledger.finishes.keys()
         return self._frames.pieces(self._created, kept) if kept else b""
 
     def _enforce(self, choice: ChunkChoice | TextChoice, first: Piece | None) -> bool:

@@ -164,7 +164,8 @@ class Call:
             try:
                 while not self.status:
                     await self._arrival()
-                    self._check()
+                    if self._error is not None and not self._buffer:
+                        raise self._error
             except UpstreamDown:
                 # An idle connection may have been let go just now: a fresh one decides. A replica that died before it
                 # answered is replaced by another, but not for ever: the request itself may be what kills engines.
@@ -181,8 +182,9 @@ class Call:
         while not buffer:
             if self.done:
                 return b""
+            if self._error is not None:
+                raise self._error
             await self._arrival()
-            self._check()
         data = buffer.pop() if len(buffer) == 1 else b"".join(buffer)
         buffer.clear()
         self._buffered = 0
@@ -204,6 +206,11 @@ class Call:
             parts.append(data)
         return b"".join(parts)
 
+    async def drain(self) -> None:
+        """Read to the end of the body, so that the connection can be used again."""
+        while await self.chunk():
+            pass
+
     def close(self) -> None:
         """Give up an unfinished exchange and drop its connection; does nothing to a finished one."""
         if self.done:
@@ -215,15 +222,9 @@ class Call:
             connection.drop()
 
     def _arrival(self) -> asyncio.Future[None]:
-        """Return what to await until something arrives, or has gone wrong; raises what has already."""
-        self._check()
+        """Return what to await until something arrives, or goes wrong."""
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         return waiter
-
-    def _check(self) -> None:
-        """Raise what went wrong, once everything that arrived before it was read."""
-        if self._error is not None and not self._buffer:
-            raise self._error
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -217,41 +217,42 @@ class Generation:
 
     async def stream(self, call: Call) -> AsyncIterator[bytes]:
         """Yield released events; `end` is what remains to be sent once the outcome is logged."""
-        frames = self._frames
         if self._guards is not None:
-            answer = await self._whole_answer(call)
-            pieces = [frames.pieces(answer.created, [piece]) for piece in surfaces.as_pieces(answer)]
-            self.end = b"".join(pieces) + frames.closing(answer.usage)
+            self.end = await self._at_once(call)
             return
         await self._started(call)
         streamed = StreamedAnswer(
-            self.desk.enforcer, self._kind, frames, self._tools, exempt=self._exempt, choices=self._choices,
+            self.desk.enforcer, self._kind, self._frames, self._tools, exempt=self._exempt, choices=self._choices,
             json=self._json,
         )  # fmt: skip
         self.exchange.ledger = streamed.ledger
         rest, out = b"", b""
-        while not streamed.done:
+        while not streamed.over:
             if out and not streamed.ended:  # the last words wait for the outcome, as the end mark does
                 yield out
                 out = b""
             data = await call.chunk()
             if not data:
                 raise UpstreamBroken("the engine ended a stream without its end mark")
-            payloads, rest = _split(rest + data if rest else data)
-            out += streamed.feed(payloads)
+            payloads, rest = surfaces.split_events(rest + data if rest else data)
+            for payload in payloads:
+                out += streamed.feed(payload)
             if streamed.ledger.rules:
                 self._note(streamed.ledger)
-            if streamed.refusal is not None:
-                call.close()
-                self._stop(streamed, streamed.refusal, out)
-                return
-            if streamed.cut:
-                call.close()
-                break
+        if streamed.done:
+            await call.drain()
         else:
-            while await call.chunk():
-                pass  # to the end of the body, so that the connection can be used again
-        self.end = out + streamed.closing()
+            call.close()
+        if streamed.refusal is not None:
+            self._stop(streamed, streamed.refusal, out)
+        else:
+            self.end = out + streamed.closing()
+
+    async def _at_once(self, call: Call) -> bytes:
+        """Return all events of a stream whose whole text is known before any of it leaves."""
+        answer = await self._whole_answer(call)
+        pieces = [self._frames.pieces(answer.created, [piece]) for piece in surfaces.as_pieces(answer)]
+        return b"".join(pieces) + self._frames.closing(answer.usage)
 
     def _stop(self, answer: StreamedAnswer, refusal: Refusal, out: bytes) -> None:
         """End a blocked stream: an error answer when nothing has left yet, else the terminal events."""
@@ -369,15 +370,6 @@ def _fill_middle(request: CompletionRequest, tokens: tuple[str, str, str] | None
     if not isinstance(request.prompt, str):
         raise Refusal(400, "invalid_field", "`suffix` takes one prompt", param="prompt")
     request.prompt = fim.prompt(tokens, request.prompt, request.suffix or "")
-
-
-def _split(buffer: bytes) -> tuple[list[bytes], bytes]:
-    if len(buffer) > ERROR_BYTES * 16:
-        raise UpstreamBroken("an event without an end")
-    try:
-        return surfaces.split_events(buffer)
-    except ValueError as error:
-        raise UpstreamBroken(str(error)) from None
 
 
 def _engine_message(body: bytes) -> str:

@@ -273,7 +273,7 @@ class RunReader:
     def held(self) -> int:
         """Return how many characters at the end may be part of a decoded match that begins with them."""
         if self._short:
-            return self._watch.held(self._tail)
+            return self._watch.held(self._tail) if self._tail else 0
         return max(run.held() for run in self._open)
 
     def strands(self) -> list[Strand]:

@@ -6,13 +6,18 @@ before anything is written. A slot is one text channel of one choice: it can be 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, final
 
 import msgspec
 from msgspec import Struct
 
+from policies.wire.failures import UpstreamBroken
+
 DONE = b"data: [DONE]\n\n"
+LONGEST_EVENT = 1 << 20
+"""Bytes that an engine may send without ending an event."""
 TEXT_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
 """The text channels of a chat turn, in the order in which a model writes them; tool-call arguments follow."""
 _TEXTS_OF = attrgetter(*TEXT_FIELDS)
@@ -201,10 +206,12 @@ Pieces = _EngineChunk | _TextPieces
 Whole = ChatAnswer | TextAnswer
 
 
-def read_pieces(surface: str, data: bytes) -> Pieces:
-    """Return what is new in one streamed chunk of `chat` or `completions`; raises msgspec.DecodeError."""
-    if surface == "chat":
-        return _chunk.decode(data)
+def reader(surface: str) -> Callable[[bytes], Pieces]:
+    """Return what reads the news of one streamed chunk of `chat` or `completions`; it raises msgspec.DecodeError."""
+    return _chunk.decode if surface == "chat" else _text_pieces
+
+
+def _text_pieces(data: bytes) -> _TextPieces:
     read = _text.decode(data)
     return _TextPieces(
         [TextChoice(choice.text, choice.index, choice.finish_reason) for choice in read.choices],
@@ -248,8 +255,8 @@ def event(value: Any) -> bytes:
 def split_events(buffer: bytes) -> tuple[list[bytes], bytes]:
     """Return the payloads of the whole `data:` events in a buffer, and what is left for the next read.
 
-    Comments and other fields are dropped. Several `data:` lines of one event are refused as malformed (ValueError):
-    no engine we start sends them.
+    Comments and other fields are dropped. Raises UpstreamBroken for several `data:` lines of one event, which no engine
+    we start sends, and when more than `LONGEST_EVENT` bytes are left.
     """
     if buffer.find(b"\n") == len(buffer) - 2 and buffer.endswith(b"\n") and buffer.startswith(b"data: "):
         return [buffer[6:-2]], b""  # one event in one read, as most are
@@ -261,8 +268,10 @@ def split_events(buffer: bytes) -> tuple[list[bytes], bytes]:
             continue
         lines = [line for line in block.splitlines() if line.startswith(b"data:")]
         if len(lines) > 1:
-            raise ValueError("an event of several data lines")
+            raise UpstreamBroken("an event of several data lines")
         payloads.extend(line[5:].strip() for line in lines)
+    if len(rest) > LONGEST_EVENT:
+        raise UpstreamBroken(f"an event of more than {LONGEST_EVENT} bytes")
     return payloads, rest
 
 

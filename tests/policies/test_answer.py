@@ -47,9 +47,7 @@ def stream(enforcer: Enforcer, payloads: list[bytes], choices: int) -> tuple[Str
     answer = StreamedAnswer(enforcer, "chat", frames, TOOLS, choices=choices)
     wire = b""
     for each in [*payloads, b"[DONE]"]:
-        if answer.done or answer.cut or answer.refusal:
-            break
-        wire += answer.feed([each])
+        wire += answer.feed(each)
     return answer, [orjson.loads(block[6:]) for block in wire.split(b"\n\n") if block]
 
 
@@ -134,6 +132,13 @@ def test_nothing_follows_a_choices_end() -> None:
     payloads = [payload(0, said("content", "a"), "stop"), payload(0, said("content", SECRET))]
     _, chunks = stream(ENFORCER, payloads, 1)
     assert written(chunks) == {(0, "content"): "a"}
+
+
+def test_nothing_follows_the_end_mark() -> None:
+    late = payload(1, {"content": "more"})
+    answer, chunks = stream(ENFORCER, [payload(0, {"content": "all"}, "stop"), b"[DONE]", late], 2)
+    assert (answer.done, answer.over) == (True, True)
+    assert written(chunks) == {(0, "content"): "all"}
 
 
 # ---- abort: a normal end -------------------------------------------------------------------------------------------

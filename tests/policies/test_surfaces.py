@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.wire import surfaces
+from policies.wire.failures import UpstreamBroken
 from policies.wire.frames import ChunkFrames
 from policies.wire.refusal import Refusal
 from policies.wire.request import ChatRequest, CompletionRequest, decode, encode, rewrite
@@ -31,16 +32,20 @@ def test_events_survive_any_cut(payloads: list[bytes], size: int) -> None:
     assert rest == b""
 
 
-def test_comments_are_dropped_and_several_data_lines_refused() -> None:
+def test_comments_are_dropped_and_what_is_no_event_of_an_engine_refused() -> None:
     assert surfaces.split_events(b": ping\n\nevent: x\ndata: {}\n\n") == ([b"{}"], b"")
-    with pytest.raises(ValueError, match="several"):
+    with pytest.raises(UpstreamBroken, match="several"):
         surfaces.split_events(b"data: a\ndata: b\n\n")
+    endless = b"data: " + b"a" * surfaces.LONGEST_EVENT
+    with pytest.raises(UpstreamBroken, match="more than 1048576 bytes"):
+        surfaces.split_events(endless)
+    assert surfaces.split_events(endless + b"\n\n") == ([endless[6:]], b"")
 
 
 def test_only_listed_fields_are_read() -> None:
     choice = {"index": 0, "delta": {"content": "a", "token_ids": [1]}, "logprobs": {"a": 1}, "stop_reason": "secret"}
     noisy = {"id": "x", "choices": [choice], "prompt_token_ids": [1], "system_fingerprint": "f"}
-    chunk = surfaces.read_pieces("chat", orjson.dumps(noisy))
+    chunk = surfaces.reader("chat")(orjson.dumps(noisy))
     frames = ChunkFrames("chat", "hr-1", "stdlib", include_usage=False)
     said = orjson.loads(frames.pieces(chunk.created, chunk.choices).removeprefix(b"data: "))
     assert said == {
@@ -63,7 +68,7 @@ def test_a_whole_answer_as_pieces_says_the_same(chat: bool, channel: str) -> Non
 
 def test_text_can_be_appended_to_a_channel_that_a_chunk_did_not_carry() -> None:
     last = orjson.loads(stream_events(Script(["a"]), chat=True)[-3][6:])
-    chunk = surfaces.read_pieces("chat", orjson.dumps(last))
+    chunk = surfaces.reader("chat")(orjson.dumps(last))
     for channel in ("content", "reasoning", "tool:0", "tool:0", "tool:2"):
         surfaces.append(chunk.choices[0], (0, channel), "x")  # type: ignore[arg-type]
     delta = orjson.loads(surfaces.encode(chunk))["choices"][0]["delta"]
@@ -74,7 +79,7 @@ def test_text_can_be_appended_to_a_channel_that_a_chunk_did_not_carry() -> None:
 def test_bad_chunks_are_errors() -> None:
     for data in (b"", b"{}", b'{"choices":1}', b'{"error":{}}', b"\xff"):
         with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-            surfaces.read_pieces("chat", data)
+            surfaces.reader("chat")(data)
 
 
 def test_rewriting_reaches_every_text_once() -> None:
