@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONG = 60.0
-"""Seconds: on a crowded machine what takes a moment may take several."""
 
-
-def until(true: Callable[[], bool], seconds: float = LONG) -> None:
-    """Wait until something holds."""
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something holds; long, since on a crowded machine what takes a moment may take several."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"

@@ -108,10 +108,10 @@ class Ledger:
 class StreamedAnswer:
     """Turns the engine's events into the caller's: feed it one payload after another, send what it returns.
 
-    `refusal` is set once a rule has blocked, `cut` once a rule has aborted every choice: either way the engine is to
-    stop; `done` once it has said that it ended. After any of them it is `over`, and takes no more. `ended` says whether
-    every choice that has begun is complete. `exempt` are rules that the caller is exempt from, `choices` how many
-    answers were asked for, `json` whether as JSON.
+    It is `over`, and takes no more, once a rule has blocked (`refusal` says why) or aborted every choice, so that the
+    engine is to stop, or once the engine has said that it ended (`done`). `ended` says whether every
+    choice that has begun is complete. `exempt` are rules that the caller is exempt from, `choices` how many answers
+    were asked for, `json` whether as JSON.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class StreamedAnswer:
     ) -> None:  # fmt: skip
         self.ledger = Ledger()
         self.refusal: Refusal | None = None
-        self.done = self.cut = self.over = self.ended = False
+        self.done = self.over = self.ended = False
         self._enforcer, self._surface, self._frames, self._tools = enforcer, surface, frames, tools
         self._streams: dict[Channel, OutputStream | JsonStream] = {}
         self._main = enforcer.guards_off(surface) | exempt
@@ -145,7 +145,7 @@ class StreamedAnswer:
             chunk = self._read(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if payload == b"[DONE]":
-                return self._end()
+                return self._take_end_mark()
             raise UpstreamBroken(f"the engine sent no chunk: {error}") from None
         if chunk.usage is not None:
             self.ledger.count(chunk.usage)
@@ -184,7 +184,7 @@ class StreamedAnswer:
             return ChunkChoice(Turn(), index, "content_filter")
         return TextChoice("", index, "content_filter")
 
-    def _end(self) -> bytes:
+    def _take_end_mark(self) -> bytes:
         """Take the engine's end mark."""
         if not self.ended:
             raise UpstreamBroken("the engine ended a stream in the middle of a choice")
@@ -202,9 +202,8 @@ class StreamedAnswer:
                 kept.append(choice)
             if self.refusal is not None:
                 break
-        if self._aborted and len(self.ledger.finishes) >= self._asked:
-            self.cut = self._aborted.issuperset(self._choices)
-        self.over = self.cut or self.refusal is not None
+        aborted = bool(self._aborted) and self._aborted.issuperset(self._choices)
+        self.over = self.refusal is not None or (aborted and len(self.ledger.finishes) >= self._asked)
         self.ended = bool(self._choices) and not self._choices - self.ledger.finishes.keys()
         return self._frames.pieces(self._created, kept) if kept else b""
 

@@ -121,8 +121,8 @@ class HoldBack:
         if found.escaped and self._side.url is not None:
             self._url = UrlStrand(self._side.url.automaton, 0, "")
             self._note(self._side.url, self._url, self._url.feed(text))
-        if self._limit is not None:
-            self._check_limit(self._limit, 0)
+        if self._limit is not None and self._limit < self._end:
+            self._pass_limit(self._limit, 0)
         return self.finish()
 
     def _take_in(self, delta: str) -> None:
@@ -144,11 +144,11 @@ class HoldBack:
             self._take_escaped(side.url, delta, start)
         self._text += delta
         if self._limit is not None and self._limit < self._end:
-            self._check_limit(self._limit, start)
+            self._pass_limit(self._limit, start)
 
-    def _check_limit(self, limit: int, start: int) -> None:
+    def _pass_limit(self, limit: int, start: int) -> None:
         """Note the first character past the limit; one in a dropped part counts with the first after it."""
-        if start < self._end and limit < self._end and not self._limited:
+        if start < self._end and not self._limited:
             self._limited, place = True, max(limit, start) + 1
             self._pending.append(Entry(place, None, None, place, ()))
 

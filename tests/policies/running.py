@@ -91,9 +91,9 @@ class Running:
         """The one desk."""
         return self.gateway.desks[0]
 
-    def decisions(self, count: int, seconds: float = 30.0) -> list[dict[str, Any]]:
+    def decisions(self, count: int) -> list[dict[str, Any]]:
         """Return the decisions once there are `count` of them."""
-        until(lambda: len(self.log.of("gateway.decision")) >= count, seconds)
+        until(lambda: len(self.log.of("gateway.decision")) >= count)
         return self.log.of("gateway.decision")
 
     def settled(self) -> bool:

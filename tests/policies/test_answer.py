@@ -149,7 +149,7 @@ ABORTING = enforcer_of(KEY, {"kind": "terms", "type": "deal", "terms": ["project
 def test_an_abort_is_a_normal_end_of_its_choice() -> None:
     spoken = ["well, ", "project ", "ori", "on is ", "more"]
     answer, chunks = stream(ABORTING, [payload(0, said("content", text)) for text in spoken], 1)
-    assert (answer.refusal, answer.cut, answer.ledger.rules) == (None, True, ["r1"])
+    assert (answer.refusal, answer.over, answer.done, answer.ledger.rules) == (None, True, False, ["r1"])
     assert written(chunks) == {(0, "content"): "well, "}
     assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
     ledger, refusal, whole_answer = whole(ABORTING, {(0, "content"): "".join(spoken)})
@@ -164,7 +164,7 @@ def test_other_choices_go_on() -> None:
     ]  # fmt: skip
     answer, chunks = stream(ABORTING, payloads, 2)
     assert written(chunks) == {(1, "content"): "fine"}
-    assert (answer.cut, answer.done) == (False, True)
+    assert (answer.refusal, answer.over, answer.done) == (None, True, True)
 
 
 def test_later_channels_of_an_aborted_choice_are_dropped() -> None:
@@ -174,7 +174,7 @@ def test_later_channels_of_an_aborted_choice_are_dropped() -> None:
     assert b"tool_calls" not in surfaces.encode(answer)
     payloads = [payload(0, said(name, text, first=True)) for (_, name), text in texts.items()]
     streamed, chunks = stream(ABORTING, payloads, 1)
-    assert (written(chunks), streamed.cut) == ({(0, "reasoning"): "so "}, True)
+    assert (written(chunks), streamed.over, streamed.done) == ({(0, "reasoning"): "so "}, True, False)
 
 
 def test_an_abort_within_arguments_drops_the_calls_after_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace as changed
 from pathlib import Path
@@ -23,6 +22,7 @@ from policies.guarding.guard_worker import error_spans, replace
 from policies.guarding.guards import GuardOutcome, GuardPool, workers_of
 from registry.errors import EngineFailure
 from tests.policies.enforcing import rules_of
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"{ROOT}/tests/stubs/odd_rules.py:odd"
@@ -203,9 +203,7 @@ def test_a_pool_that_cannot_start_again_blocks_until_it_can(tmp_path: Path) -> N
         assert not ask(pool, "exit").ok
         assert not ask(pool, "fine").ok
         file.write_text(good)
-        until = time.monotonic() + 20
-        while not ask(pool, "fine").ok:
-            assert time.monotonic() < until
+        until(lambda: ask(pool, "fine").ok)
     finally:
         pool.close()
 
